@@ -1,0 +1,1 @@
+"""The `coder` command: the only package that prints, asks or exits."""

@@ -1,0 +1,1 @@
+"""Checkpoint → GGUF: lazy shards, name table, plan, metadata, writer. Imports `quant` only."""
