@@ -1,0 +1,128 @@
+"""Weights from a GGUF file, dequantized: experts stacked in one tensor, the key expansion split off and transposed."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.config import ModelConfig
+from converters.gguf_header import GgufHeader, TensorInfo, dequantize, open_data, read_header
+from quant.errors import InputError
+
+from .gguf_config import config_of
+from .norm import Array
+from .weights import Attention, Dense, Layer, Mixture, split_kv_b
+
+
+class GgufWeights:
+    """Reads tensors when asked for, dequantized to float32 and widened to `dtype`.
+
+    Attributes:
+        config: the sizes and constants.
+        header: what the file says about itself.
+    """
+
+    def __init__(self, config: ModelConfig, header: GgufHeader, dtype: npt.DTypeLike = np.float32) -> None:
+        self.config, self.header, self.dtype = config, header, np.dtype(dtype)
+        self._data = open_data(header.path)
+
+    @classmethod
+    def open(cls, path: Path, dtype: npt.DTypeLike = np.float32) -> "GgufWeights":
+        """Read the header.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        header = read_header(path)
+        return cls(config_of(header), header, dtype)
+
+    def embeddings(self, ids: npt.NDArray[np.integer]) -> Array:
+        """See :class:`~coderv2_local.reference.weights.Weights`; so for the others."""
+        info = self._find("token_embd.weight", (self.config.vocab_size, self.config.hidden_size))
+        rows = [dequantize(self._data, info, slice(int(i), int(i) + 1)).reshape(-1) for i in ids]
+        return np.stack(rows).astype(self.dtype, copy=False)
+
+    def output_norm(self) -> Array:
+        return self._read("output_norm.weight", self.config.hidden_size)
+
+    def output(self) -> Array:
+        c = self.config
+        name = "token_embd.weight" if c.tie_word_embeddings else "output.weight"
+        return self._read(name, c.vocab_size, c.hidden_size)
+
+    def layer(self, i: int) -> Layer:
+        prefix, d = f"blk.{i}.", self.config.hidden_size
+        return Layer(
+            attn_norm=self._read(prefix + "attn_norm.weight", d),
+            attention=self._attention(prefix + "attn_"),
+            ffn_norm=self._read(prefix + "ffn_norm.weight", d),
+            ffn=self._feedforward(i, prefix + "ffn_"),
+        )
+
+    def _attention(self, prefix: str) -> Attention:
+        c = self.config
+        h, n, v, q_rows = c.n_heads, c.qk_nope_head_dim, c.v_head_dim, c.n_heads * c.qk_head_dim
+        if prefix + "k_b.weight" in self.header.tensors:
+            k_b = self._read(prefix + "k_b.weight", h, c.kv_lora_rank, n).swapaxes(1, 2)
+            v_b = self._read(prefix + "v_b.weight", h, v, c.kv_lora_rank)
+        else:  # a file from before the split
+            k_b, v_b = split_kv_b(self._read(prefix + "kv_b.weight", h * (n + v), c.kv_lora_rank), c)
+        rank = c.q_lora_rank
+        return Attention(
+            kv_a=self._read(prefix + "kv_a_mqa.weight", c.kv_lora_rank + c.qk_rope_head_dim, c.hidden_size),
+            kv_a_norm=self._read(prefix + "kv_a_norm.weight", c.kv_lora_rank),
+            k_b=k_b,
+            v_b=v_b,
+            o=self._read(prefix + "output.weight", c.hidden_size, h * v),
+            q=None if rank else self._read(prefix + "q.weight", q_rows, c.hidden_size),
+            q_a=self._read(prefix + "q_a.weight", rank, c.hidden_size) if rank else None,
+            q_a_norm=self._read(prefix + "q_a_norm.weight", rank) if rank else None,
+            q_b=self._read(prefix + "q_b.weight", q_rows, rank) if rank else None,
+        )
+
+    def _feedforward(self, i: int, prefix: str) -> Dense | Mixture:
+        c = self.config
+        if i < c.n_dense_layers:
+            return self._dense(prefix, "", c.dense_ffn_size)
+        shared = c.n_shared_experts * c.expert_ffn_size
+        return Mixture(
+            router=self._read(prefix + "gate_inp.weight", c.n_routed_experts, c.hidden_size),
+            shared=self._dense(prefix, "_shexp", shared) if shared else None,
+            expert=lambda e: self._expert(prefix, e),
+        )
+
+    def _dense(self, prefix: str, suffix: str, width: int) -> Dense:
+        d = self.config.hidden_size
+        return Dense(
+            gate=self._read(f"{prefix}gate{suffix}.weight", width, d),
+            up=self._read(f"{prefix}up{suffix}.weight", width, d),
+            down=self._read(f"{prefix}down{suffix}.weight", d, width),
+        )
+
+    def _expert(self, prefix: str, e: int) -> Dense:
+        c = self.config
+        down = self._slice(prefix + "down_exps.weight", e, c.hidden_size, c.expert_ffn_size)
+        if prefix + "gate_up_exps.weight" in self.header.tensors:
+            both = self._slice(prefix + "gate_up_exps.weight", e, 2 * c.expert_ffn_size, c.hidden_size)
+            return Dense(gate=both[: c.expert_ffn_size], up=both[c.expert_ffn_size :], down=down)
+        gate, up = (
+            self._slice(f"{prefix}{w}_exps.weight", e, c.expert_ffn_size, c.hidden_size) for w in ("gate", "up")
+        )
+        return Dense(gate=gate, up=up, down=down)
+
+    def _slice(self, name: str, e: int, rows: int, columns: int) -> Array:
+        """One expert's matrix out of a stack of them."""
+        info = self._find(name, (self.config.n_routed_experts, rows, columns))
+        values = dequantize(self._data, info, slice(e * rows, (e + 1) * rows))
+        return values.reshape(rows, columns).astype(self.dtype, copy=False)
+
+    def _read(self, name: str, *shape: int) -> Array:
+        return dequantize(self._data, self._find(name, shape)).astype(self.dtype, copy=False)
+
+    def _find(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
+        info = self.header.tensors.get(name)
+        if info is None:
+            raise InputError(f"{self.header.path} has no tensor {name}", hint="is it one part of a split file?")
+        if info.shape != shape:
+            raise InputError(f"{self.header.path}: tensor {name} has shape {info.shape}, the metadata say {shape}")
+        return info
