@@ -1,0 +1,5 @@
+"""``python -m cli`` is ``coder``."""
+
+from cli.main import main
+
+main()

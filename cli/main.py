@@ -1,0 +1,68 @@
+"""The `coder` command: its subcommands, and how an error becomes a line, a hint and an exit code."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from cli.chat import chat
+from cli.convert import convert
+from cli.fim import fim
+from cli.verify import verify
+from coderv2_local import __version__
+from coderv2_local.stream import printable
+from quant.errors import CoderError
+
+INTERRUPTED = 130  # the shell's convention for a program that Ctrl-C ended
+
+app = typer.Typer(
+    name="coder",
+    help="DeepSeek-Coder-V2 on your own machine: chat, fill in code, convert the published weights, verify the result.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(chat)
+app.command()(fim)
+app.command()(convert)
+app.command()(verify)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"coder {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+def main() -> None:
+    """Run `coder`. Data goes to stdout, everything else to stderr."""
+    try:
+        app()
+    except CoderError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def show_error(error: CoderError) -> None:
+    """One line for what went wrong, one for what to do about it."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(printable(error.message))}")
+    if error.hint:
+        console.print(f"[bold cyan]hint:[/] {escape(printable(error.hint))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Token ids in, logits and ids out: one model and one context of llama.cpp, with prefix reuse. It knows no text.
+
+What differs from llama-cpp-python's defaults, and why: weights stay memory-mapped and are not repacked (repacking copies
+them into private memory: +5.9 GB on Lite, for no speed with flash attention), flash attention is on, the KV cache is F16.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.gguf_header import GgufHeader, read_header
+from coderv2_local import llama_library
+from coderv2_local.hooks import Dispatcher, Tap
+from coderv2_local.interruptible import NEVER, InterruptibleThread
+from coderv2_local.llama_library import llama
+from coderv2_local.sampling import Sampler, SamplingOptions
+from coderv2_local.vocabulary import Vocabulary
+from quant.errors import CoderError, InputError
+
+ARCHITECTURE = "deepseek2"
+DEFAULT_CONTEXT = 16_384
+KvType = Literal["f16", "f32"]
+KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
+NO_SLOT = 1  # llama_decode: the context is full
+
+
+class EngineError(CoderError):
+    """llama.cpp could not load or evaluate."""
+
+
+class ContextFull(EngineError):
+    """More tokens than the context holds. Nothing was cut: the caller decides what to leave out."""
+
+
+class Engine:
+    """A loaded model with one sequence of evaluated tokens.
+
+    Args:
+        path: a GGUF file of this family.
+        n_ctx: context length in tokens; 0 takes the model's own, up to 16 384.
+        n_threads: for prompt and decode; None takes the cores this process may use.
+        n_batch: tokens evaluated at a time.
+        flash_attention: off only to compare numbers (flash attention rounds K to F16).
+        kv_type: type of the KV cache.
+        taps: hooks on the eval callback (:mod:`coderv2_local.hooks`).
+
+    Raises:
+        InputError: the file is missing, no GGUF, or of another architecture.
+        EngineError: llama.cpp refused it; the message carries what its log said.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_ctx: int = 0,
+        n_threads: int | None = None,
+        n_batch: int = 512,
+        flash_attention: bool = True,
+        kv_type: KvType = "f16",
+        taps: Sequence[Tap] = (),
+    ) -> None:
+        self._context: Any = None
+        self._model: Any = None
+        self.path = path
+        self.header = read_header(path)
+        check_loadable(self.header, path)
+        llama_library.start()
+        self._load_model()
+        trained: int = llama.llama_model_n_ctx_train(self._model)
+        self.n_ctx = n_ctx or min(trained, DEFAULT_CONTEXT)
+        self.n_batch = min(n_batch, self.n_ctx)
+        self.n_threads = n_threads or usable_cores()
+        self.tokens: list[int] = []  # what the KV cache holds
+        self._dispatcher = Dispatcher(taps) if taps else None
+        self._thread = InterruptibleThread()
+        self._create_context(flash_attention, kv_type)
+        self.vocabulary = Vocabulary(self._model)
+
+    def _load_model(self) -> None:
+        params = llama.llama_model_default_params()
+        params.load_mode = llama.LLAMA_LOAD_MODE_MMAP
+        params.use_extra_bufts = False
+        llama_library.forget_log()
+        self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self._model:
+            raise EngineError(
+                f"{self.path}: llama.cpp could not load the model: {llama_library.complaints() or 'no reason given'}",
+                hint="`coder verify` or `coder convert` on the same file may say more",
+            )
+
+    def _create_context(self, flash_attention: bool, kv_type: KvType) -> None:
+        params = llama.llama_context_default_params()
+        params.n_ctx = self.n_ctx
+        params.n_batch = params.n_ubatch = self.n_batch
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = self.n_threads
+        params.flash_attn_type = int(flash_attention)
+        params.type_k = params.type_v = KV_TYPES[kv_type]
+        params.no_perf = True
+        if self._dispatcher:
+            params.cb_eval = ctypes.cast(self._dispatcher.callback, llama.ggml_backend_sched_eval_callback)
+        llama_library.forget_log()
+        self._context = llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise EngineError(
+                f"{self.path}: no context of {self.n_ctx} tokens: {llama_library.complaints() or 'no reason given'}",
+                hint="a smaller --ctx needs less memory",
+            )
+        self._memory = llama.llama_get_memory(self._context)
+
+    def evaluate(
+        self,
+        ids: Sequence[int],
+        *,
+        every_position: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Make `ids` the evaluated sequence; only what follows the longest shared prefix is computed.
+
+        Args:
+            ids: the whole sequence, at least one id.
+            every_position: compute everything anew and return the logits of all positions.
+            on_progress: called after each batch with (tokens done, tokens to do).
+
+        Returns:
+            Logits, (vocabulary,) of the last position, or (len(ids), vocabulary).
+
+        Raises:
+            ContextFull: `ids` is longer than the context.
+            EngineError: llama.cpp failed, or a hook did.
+            KeyboardInterrupt: Ctrl-C, also in the middle of a batch; what was evaluated before stays.
+        """
+        if not ids:
+            raise ValueError("no ids to evaluate")
+        if len(ids) > self.n_ctx:
+            raise ContextFull(f"{len(ids)} tokens do not fit the context of {self.n_ctx}")
+        # the last token is always evaluated again: its logits are wanted
+        keep = 0 if every_position else min(shared_prefix(self.tokens, ids), len(ids) - 1)
+        self.truncate(keep)
+        rows = []
+        for start in range(keep, len(ids), self.n_batch):
+            piece = ids[start : start + self.n_batch]
+            last = start + len(piece) == len(ids)
+            self._decode(piece, outputs="all" if every_position else "last" if last else "none")
+            if every_position:
+                rows.append(self._read_logits(len(piece)))
+            if on_progress:
+                on_progress(start + len(piece) - keep, len(ids) - keep)
+        return np.concatenate(rows) if every_position else self._read_logits(1)[0]
+
+    def generate(self, ids: Sequence[int], options: SamplingOptions, max_tokens: int) -> Iterator[int]:
+        """Ids that continue `ids`, until an end token (which is not yielded), `max_tokens`, or a full context.
+
+        Stop iterating to cancel: what was yielded stays evaluated. Raises as :meth:`evaluate`.
+        """
+        self.evaluate(ids)
+        with Sampler(options, self.vocabulary.size) as sampler:
+            for n in range(max_tokens):
+                token = sampler.pick(self._context)
+                if self.vocabulary.is_end(token):
+                    return
+                yield token
+                if n + 1 < max_tokens:
+                    if len(self.tokens) == self.n_ctx:
+                        return
+                    self._decode([token], outputs="last")
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` evaluated tokens."""
+        if length < len(self.tokens):
+            llama.llama_memory_seq_rm(self._memory, 0, length, -1)
+            del self.tokens[length:]
+
+    def _decode(self, ids: Sequence[int], *, outputs: Literal["all", "last", "none"]) -> None:
+        n, start = len(ids), len(self.tokens)
+        batch = llama.llama_batch_init(n, 0, 1)
+        try:
+            batch.n_tokens = n
+            for i, token in enumerate(ids):
+                batch.token[i], batch.pos[i] = token, start + i
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+                batch.logits[i] = outputs == "all" or (outputs == "last" and i == n - 1)
+            # asked before every node of the graph: worth it for a batch, which can take half a minute, not for a token
+            llama.llama_set_abort_callback(self._context, self._thread.abort if n > 1 else NEVER, None)
+            status = self._thread.run(lambda: llama.llama_decode(self._context, batch))
+            if self._dispatcher:
+                self._dispatcher.raise_pending()
+            if status == NO_SLOT:
+                raise ContextFull(f"the context of {self.n_ctx} tokens is full")
+            if status:
+                raise EngineError(
+                    f"llama.cpp could not evaluate a batch (status {status}): {llama_library.complaints()}"
+                )
+        except BaseException:
+            llama.llama_memory_seq_rm(self._memory, 0, start, -1)
+            raise
+        finally:
+            llama.llama_batch_free(batch)
+        self.tokens += ids
+
+    def _read_logits(self, rows: int) -> npt.NDArray[np.float32]:
+        """A copy of the logits of the last batch's outputs: (rows, vocabulary)."""
+        pointer = llama.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self.vocabulary.size)).copy()
+
+    def close(self) -> None:
+        """Release model and context. Safe to call twice."""
+        if self._context:
+            self._thread.close()
+            llama.llama_free(self._context)
+            self._context = None
+        if self._model:
+            llama.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+
+def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading ids two sequences share."""
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_loadable(header: GgufHeader, path: Path) -> None:
+    """Refuse what llama.cpp would abort the process on.
+
+    Raises:
+        InputError: another architecture, or expert numbers that cannot be.
+    """
+    meta = header.metadata
+    architecture = meta.get("general.architecture")
+    if architecture != ARCHITECTURE:
+        raise InputError(
+            f"{path}: its architecture is {architecture!r}, not {ARCHITECTURE!r}",
+            hint="this program runs DeepSeek-Coder-V2 and its relatives",
+        )
+
+    def number(key: str) -> int:
+        value = meta.get(f"{ARCHITECTURE}.{key}", 0)
+        if not isinstance(value, int) or value < 0:
+            raise InputError(f"{path}: {ARCHITECTURE}.{key} is {value!r}: a number was expected")
+        return value
+
+    experts, used = number("expert_count"), number("expert_used_count")
+    groups, groups_used = number("expert_group_count"), number("expert_group_used_count")
+    if used > experts:
+        raise InputError(f"{path}: {used} experts are to be used of {experts}")
+    if groups > 1 and (experts % groups or not 0 < groups_used <= groups or used > experts // groups * groups_used):
+        raise InputError(
+            f"{path}: {experts} experts cannot be routed in {groups} groups of which {groups_used} are used"
+        )

@@ -1,0 +1,54 @@
+"""Token bytes → text that is safe to show: characters completed across tokens, stop strings, no control characters."""
+
+import codecs
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def decode_utf8(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Text of a stream of bytes whose characters may be split over pieces; impossible bytes become U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for piece in pieces:
+        text = decoder.decode(piece)
+        if text:
+            yield text
+    tail = decoder.decode(b"", final=True)
+    if tail:
+        yield tail
+
+
+def until(chunks: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
+    """The stream up to the first of `stops`, which may be split over chunks.
+
+    Text that could be the beginning of a stop is held back until it cannot be. Empty stops are ignored.
+    """
+    stops = [s for s in stops if s]
+    held = ""
+    for chunk in chunks:
+        held += chunk
+        ends = [at for at in (held.find(stop) for stop in stops) if at >= 0]
+        if ends:
+            if min(ends):
+                yield held[: min(ends)]
+            return
+        keep = max((_overlap(held, stop) for stop in stops), default=0)
+        if len(held) > keep:
+            yield held[: len(held) - keep]
+            held = held[len(held) - keep :]
+    if held:
+        yield held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal or hide text: control characters but tab and newline, and the invisible
+    marks that reorder text (Unicode bidirectional controls).
+    """
+    return "".join(c for c in text if c in "\t\n" or (unicodedata.category(c) != "Cc" and c not in REORDERING))
+
+
+REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -1,0 +1,108 @@
+"""Text ↔ token ids, by the tokenizer that the model file carries.
+
+Text from a user, a file or a model is never searched for special tokens: ``<｜fim▁hole｜>`` typed by hand is text.
+Special tokens enter a prompt as ids, and only here are they looked up.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+from coderv2_local.llama_library import llama
+from quant.errors import InputError
+
+
+@dataclass(frozen=True)
+class FimIds:
+    """The three ids of an infill prompt, in the order prefix, suffix, middle (``fim_begin``, ``fim_hole``, ``fim_end``)."""
+
+    begin: int
+    hole: int
+    end: int
+
+
+class Vocabulary:
+    """The tokenizer of a loaded model.
+
+    Args:
+        model: a ``llama_model`` pointer that outlives this object.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model  # keeps the owner of the pointer alive
+        self._vocab = llama.llama_model_get_vocab(model)
+        self.size: int = llama.llama_vocab_n_tokens(self._vocab)
+        self.bos: int = llama.llama_vocab_bos(self._vocab)
+        self.eos: int = llama.llama_vocab_eos(self._vocab)
+        self._pieces: dict[int, bytes] = {}
+        self._special = {i for i in range(self.size) if llama.llama_vocab_is_control(self._vocab, i)}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` as plain text: nothing is added, nothing in it is taken for a special token."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 1
+        while True:
+            ids = (llama.llama_token * room)()
+            n = llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, False)
+            if n >= 0:
+                return ids[:n]
+            room = -n
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one id: possibly a part of a character; b"" for special tokens."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = b"" if token in self._special else self._read_piece(token)
+            self._pieces[token] = known
+        return known
+
+    def _read_piece(self, token: int) -> bytes:
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            n = llama.llama_token_to_piece(self._vocab, token, buffer, room, 0, False)
+            if n >= 0:
+                return buffer.raw[:n]
+            room = -n
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of `ids`; bytes that are no UTF-8 become U+FFFD, special tokens nothing."""
+        return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
+
+    def is_end(self, token: int) -> bool:
+        """Does this id end a generation (EOS, EOT)?"""
+        return bool(llama.llama_vocab_is_eog(self._vocab, token))
+
+    def special_ids(self) -> list[int]:
+        """The ids of all special tokens, in order."""
+        return sorted(self._special)
+
+    def special(self, name: str) -> int:
+        """The id of a special token by its exact text.
+
+        Raises:
+            InputError: the file has no such token.
+        """
+        for token in self._special:
+            text: bytes = llama.llama_vocab_get_text(self._vocab, token)
+            if text == name.encode():
+                return token
+        raise InputError(f"the model file has no token {name}", hint="convert it again with `coder convert`")
+
+    def fim(self) -> FimIds:
+        """The ids for infilling.
+
+        Raises:
+            InputError: the file names none (``tokenizer.ggml.fim_*_token_id``).
+        """
+        ids = (
+            llama.llama_vocab_fim_pre(self._vocab),
+            llama.llama_vocab_fim_suf(self._vocab),
+            llama.llama_vocab_fim_mid(self._vocab),
+        )
+        if min(ids) < 0:
+            raise InputError(
+                "this model file has no fill-in-the-middle token ids",
+                hint="convert it again with `coder convert`, or use `-m tiny`",
+            )
+        return FimIds(*ids)
