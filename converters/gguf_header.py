@@ -1,7 +1,7 @@
 """Reading GGUF headers: bounded, lazy, and safe on hostile files.
 
 Layout (ggml's docs/gguf.md): "GGUF", u32 version, u64 tensor count, u64 key count, the keys with their values, then
-for each tensor its name, dimensions (innermost first), type and offset, then padding up to the alignment, then the data.
+for each tensor its name, dimensions (innermost first), type and offset, then padding to the alignment, then the data.
 Every count and length is held against the bytes that are left before anything is made from it.
 """
 

@@ -1,0 +1,144 @@
+"""Where tensors come from: raw rows of stored tensors, read by many threads at once."""
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from converters.gguf_header import TensorInfo
+from converters.safetensors_shards import Checkpoint
+from quant.block_types import BlockType, block_type
+from quant.errors import InputError
+from quant.ggml import Bytes
+
+
+class Store(Protocol):
+    """Stored tensors, seen as rows."""
+
+    def stored_type(self, stored: str) -> BlockType:
+        """The type that the tensor is stored in."""
+
+    def location(self, stored: str) -> tuple[str, int]:
+        """The file that holds the tensor and the byte it starts at: reading in this order is reading in sequence."""
+
+    def read(self, stored: str, start: int, out: Bytes) -> None:
+        """Fill `out` with the tensor's bytes from its byte `start` on."""
+
+    def close(self) -> None:
+        """Close all files."""
+
+
+class Files:
+    """Files held open for positioned reads; threads may read the same file at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def read(self, name: str, position: int, out: Bytes) -> None:
+        """Fill `out` from byte `position` of the file on.
+
+        Raises:
+            InputError: the file has become unreadable or shorter since its header was checked.
+        """
+        view = out.data.cast("B")
+        done = 0
+        try:
+            fd = self._descriptor(name)
+            while done < len(view):
+                got = self._read_some(fd, view[done:], position + done)
+                if got == 0:
+                    raise InputError(f"{self.folder / name} ends at byte {position + done}: it has shrunk while in use")
+                done += got
+        except OSError as e:
+            raise InputError(f"cannot read {self.folder / name}: {e.strerror or e}") from None
+
+    def _descriptor(self, name: str) -> int:
+        with self._lock:
+            fd = self._open.get(name)
+            if fd is None:
+                fd = self._open[name] = os.open(self.folder / name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            return fd
+
+    def _read_some(self, fd: int, view: memoryview, position: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(fd, [view], position)
+        with self._lock:  # no positioned read on this platform (Windows)
+            os.lseek(fd, position, os.SEEK_SET)
+            data = os.read(fd, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close_one(self, name: str) -> None:
+        """Close a file that will not be read again."""
+        with self._lock:
+            fd = self._open.pop(name, None)
+        if fd is not None:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close all files."""
+        for name in list(self._open):
+            self.close_one(name)
+
+
+class CheckpointStore:
+    """The tensors of a local checkpoint folder."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.files = Files(checkpoint.folder)
+
+    def stored_type(self, stored: str) -> BlockType:
+        """See `Store`."""
+        return block_type(self.checkpoint.dtype(stored))
+
+    def location(self, stored: str) -> tuple[str, int]:
+        """See `Store`."""
+        t = self.checkpoint.tensors[stored]
+        return t.shard, t.start
+
+    def read(self, stored: str, start: int, out: Bytes) -> None:
+        """See `Store`."""
+        t = self.checkpoint.tensors[stored]
+        self.files.read(t.shard, t.start + start, out)
+
+    def close(self) -> None:
+        """See `Store`."""
+        self.files.close()
+
+
+class GgufStore:
+    """The tensors of a GGUF file, or of all the files of a split one."""
+
+    def __init__(self, folder: Path, tensors: Mapping[str, tuple[str, TensorInfo]]) -> None:
+        """`tensors`: name → the file's name in `folder`, and where in it the tensor lies."""
+        self.tensors = tensors
+        self.files = Files(folder)
+
+    def stored_type(self, stored: str) -> BlockType:
+        """See `Store`."""
+        return self.tensors[stored][1].type
+
+    def location(self, stored: str) -> tuple[str, int]:
+        """See `Store`."""
+        name, info = self.tensors[stored]
+        return name, info.offset
+
+    def read(self, stored: str, start: int, out: Bytes) -> None:
+        """See `Store`."""
+        name, info = self.tensors[stored]
+        self.files.read(name, info.offset + start, out)
+
+    def close(self) -> None:
+        """See `Store`."""
+        self.files.close()
+
+
+def scratch(size: int) -> Bytes:
+    """An uninitialised buffer of `size` bytes."""
+    return np.empty(size, dtype=np.uint8)
