@@ -1,0 +1,134 @@
+"""Exact routing in the engine: against the reference, and against transformers' logits where they are at hand."""
+
+import ctypes
+
+import numpy as np
+import pytest
+from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
+
+from coderv2_local.engine import Engine
+from coderv2_local.hooks import HookError, TensorHead
+from coderv2_local.reference.checkpoint_weights import CheckpointWeights
+from coderv2_local.reference.model import forward
+from coderv2_local.routing import ExactRouting, install_taps, read_floats, write_ids
+from converters.gguf_header import read_header
+
+
+def kl(p_logits, q_logits):
+    """KL(p‖q) of each row, in nats."""
+
+    def log_p(x):
+        x = np.asarray(x, np.float64)
+        x = x - x.max(axis=-1, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+    p, q = log_p(p_logits), log_p(q_logits)
+    return (np.exp(p) * (p - q)).sum(axis=-1)
+
+
+def exact_engine(path, taps=None, **options) -> Engine:
+    taps = install_taps(read_header(path).metadata) if taps is None else taps
+    return Engine(
+        path, **{"n_ctx": 256, "n_threads": 1, "flash_attention": False, "kv_type": "f32"} | options, taps=taps
+    )
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A random grouped model: its GGUF, ids, and the reference's logits in float64."""
+    folder = random_checkpoint(tmp_path_factory.mktemp("grouped") / "c", FULL)
+    ids = np.random.default_rng(5).integers(0, 290, 40)
+    return write_gguf(folder, folder / "m.gguf"), ids.tolist(), forward(CheckpointWeights.open(folder, np.float64), ids)
+
+
+def test_the_tap_is_there_for_grouped_models_only(tmp_path, grouped):
+    (tap,) = install_taps(read_header(grouped[0]).metadata)
+    assert (tap.n_groups, tap.n_groups_used, tap.n_moe_layers) == (8, 3, 2)
+    lite = write_gguf(random_checkpoint(tmp_path / "c", LITE), tmp_path / "m.gguf")
+    assert install_taps(read_header(lite).metadata) == []
+
+
+def test_a_known_model_without_group_keys_gets_it_too_and_a_sigmoid_router_never():
+    base = {"general.architecture": "deepseek2"}
+    keys = {"block_count": 60, "expert_count": 160, "leading_dense_block_count": 1}
+    metadata = base | {f"deepseek2.{k}": v for k, v in keys.items()}
+    (tap,) = install_taps(metadata)
+    assert (tap.n_groups, tap.n_groups_used, tap.n_moe_layers) == (8, 3, 59)
+    v3 = {"deepseek2.expert_gating_func": 2, "deepseek2.expert_group_count": 8, "deepseek2.expert_group_used_count": 4}
+    assert install_taps(metadata | v3) == []
+    assert install_taps(metadata | {"general.architecture": "llama"}) == []
+
+
+def test_the_engine_computes_what_the_reference_computes(grouped):
+    path, ids, expected = grouped
+    with exact_engine(path) as engine:
+        assert kl(expected, engine.evaluate(ids, every_position=True)).max() < 1e-9
+    with exact_engine(path, taps=[]) as engine:  # and would not without the tap
+        assert kl(expected, engine.evaluate(ids, every_position=True)).mean() > 1e-3
+
+
+@pytest.mark.parametrize("n_batch", [1, 7, 16])
+def test_split_batches_are_routed_too(grouped, n_batch):
+    path, ids, expected = grouped
+    with exact_engine(path, n_batch=n_batch) as engine:
+        assert kl(expected, engine.evaluate(ids, every_position=True)).max() < 1e-9
+        engine.truncate(0)
+        assert kl(expected[-1], engine.evaluate(ids)) < 1e-9  # here most batches ask for no logits
+
+
+def test_single_tokens_are_routed_too(grouped):
+    path, ids, expected = grouped
+    with exact_engine(path) as engine:
+        singles = [engine.evaluate(ids[: n + 1]) for n in range(len(ids))]
+    assert kl(expected, singles).max() < 1e-9
+
+
+def test_a_file_without_group_keys_is_put_right_as_well(tmp_path, grouped):
+    path = write_gguf(grouped[0].parent, tmp_path / "m.gguf", group_keys=False)
+    with exact_engine(path, taps=[ExactRouting(8, 3, 2)]) as engine:
+        assert kl(grouped[2], engine.evaluate(grouped[1], every_position=True)).max() < 1e-9
+
+
+def test_an_exception_in_the_tap_reaches_the_caller_and_the_engine_stays_usable(grouped):
+    class Failing(ExactRouting):
+        broken = True
+
+        def __call__(self, node_name, tensor):
+            if self.broken:
+                raise ValueError("broken tap")
+            super().__call__(node_name, tensor)
+
+    tap = Failing(8, 3, 2)
+    with exact_engine(grouped[0], taps=[tap]) as engine:
+        with pytest.raises(HookError, match="exact routing at ffn_moe_topk-1 failed: broken tap"):
+            engine.evaluate(grouped[1])
+        tap.broken = False
+        assert kl(grouped[2][-1], engine.evaluate(grouped[1])) < 1e-9
+
+
+def test_a_graph_whose_nodes_are_called_otherwise_is_no_good_decode(grouped):
+    class Deaf(ExactRouting):
+        def wants(self, node_name):
+            return False
+
+    with exact_engine(grouped[0], taps=[Deaf(8, 3, 2)]) as engine, pytest.raises(HookError, match="0 of 2 layers"):
+        engine.evaluate(grouped[1])
+
+
+def test_tensors_of_another_kind_are_not_touched():
+    head = TensorHead(type=1, name=b"half")
+    head.ne[:], head.nb[:] = (4, 2, 1, 1), (2, 8, 16, 16)
+    with pytest.raises(HookError, match="half"):
+        read_floats(ctypes.addressof(head))
+    with pytest.raises(HookError, match="half"):
+        write_ids(ctypes.addressof(head), np.zeros((2, 4), np.intp))
+
+
+def test_agrees_with_transformers(tmp_path):
+    folder = golden("full")
+    expected, path = np.load(folder / "golden.npz"), write_gguf(folder, tmp_path / "m.gguf")
+    with exact_engine(path) as engine:
+        for i in range(3):
+            logits = engine.evaluate(expected[f"ids_{i}"].tolist(), every_position=True)
+            assert kl(expected[f"logits_{i}"], logits).mean() <= 1e-9
+            assert (logits.argmax(-1) == expected[f"logits_{i}"].argmax(-1)).all()
