@@ -1,50 +1,147 @@
-"""`coder convert`: a checkpoint → a GGUF file."""
+"""`coder convert`: published weights, or a GGUF file → a GGUF file."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
 
-from converters.job import Options, closing, default_threads, plan_folder
-from converters.writer import carry_out, check_room, existing_output
+from converters.job import Job, Options, closing, default_threads, parse_size, plan_source
+from converters.plan import Plan
+from converters.summary import as_json, expected_seconds, rows
+from converters.writer import bytes_on_disk, carry_out, check_room, existing_output
+from quant.recipes import RECIPES
 
-EXAMPLE = "Example:  coder convert ./DeepSeek-Coder-V2-Lite-Instruct lite.gguf -q moe-4"
+NOTICES_SHOWN = 12
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint folder.")],
-    destination: Annotated[Path, typer.Argument(metavar="DST.gguf", help="The file to write.")],
-    recipe: Annotated[str, typer.Option("--recipe", "-q", help="Which types the tensors take.")] = "moe-4",
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SRC", help="A checkpoint folder, a Hub repo id, or a GGUF file.", show_default=False),
+    ],
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="[DST.gguf]", help="The file to write.", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-q", help=f"{', '.join(RECIPES)}. Default: moe-4; a GGUF keeps its types."),
+    ] = None,
     experts: Annotated[str | None, typer.Option(help="A type for the routed experts, over the recipe's.")] = None,
+    imatrix: Annotated[Path | None, typer.Option(help="Importance weights from llama-imatrix.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repo.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; all cores by default.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace DST if it is there.")] = False,
+    split_size: Annotated[str | None, typer.Option(help="Start a new file after so much, for example 4G.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace DST if another file is there.")] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
+    ] = False,
+    as_json_text: Annotated[bool, typer.Option("--json", help="The plan or the result as JSON on stdout.")] = False,
 ) -> None:
-    """Convert a checkpoint to a GGUF file, in one pass.
+    """Convert published weights to a GGUF file, in one pass; or requantize or upgrade a GGUF file.
 
     An interrupted run goes on where it stopped when the same command is given again.
+
+    Example:  coder convert ./DeepSeek-Coder-V2-Lite-Instruct lite.gguf -q moe-4
     """
-    errors = Console(stderr=True)
-    with closing(plan_folder(Path(source), destination, Options(recipe, experts))) as job:
+    screen = Console(stderr=True, highlight=False)
+    options = Options(recipe, experts, imatrix, parse_size(split_size) if split_size else None)
+    destination = destination or _default_destination(source, recipe)
+    workers = threads or default_threads()
+    with closing(_plan(source, revision, destination, options)) as job:
         plan = job.plan
-        if not force and existing_output(plan):
-            errors.print(f"{destination} is there already, complete and made by this very plan.", highlight=False)
+        if dry_run:
+            _show_plan(plan, workers, as_json_text)
             return
-        check_room(plan)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as progress:
-            task = progress.add_task(destination.name, total=plan.total_bytes)
-            carry_out(
-                plan,
-                job.store,
-                threads=threads or default_threads(),
-                fresh=fresh,
-                report=lambda n: progress.advance(task, n),
+        there = not force and existing_output(plan)
+        if there:
+            screen.print(f"{destination} is there already, complete and made by this very plan.", soft_wrap=True)
+        else:
+            check_room(plan)
+            _show_notices(plan, screen)
+            _write(job, screen, workers, fresh=fresh, allow_nonfinite=allow_nonfinite)
+            screen.print(
+                f"{plan.files[0].path}: {_size(plan.total_bytes)}, {plan.bits_a_weight:.2f} bits a weight.",
+                soft_wrap=True,
             )
-    size = f"{plan.total_bytes / 1e9:.2f} GB" if plan.total_bytes >= 1e8 else f"{plan.total_bytes / 1e6:.1f} MB"
-    errors.print(f"{destination}: {size}, {plan.bits_a_weight:.2f} bits a weight.", highlight=False)
+        if as_json_text:
+            files = [str(f.path) for f in plan.files]
+            result = {"files": files, "bytes": plan.total_bytes, "already_there": there, "notices": list(plan.notices)}
+            typer.echo(json.dumps(result, ensure_ascii=False))
 
 
-convert.__doc__ = f"{convert.__doc__}\n    {EXAMPLE}\n"
+def _plan(source: str, revision: str | None, destination: Path, options: Options) -> Job:
+    return plan_source(Path(source), destination, options)
+
+
+def _default_destination(source: str, recipe: str | None) -> Path:
+    """The source's name with the recipe, in the current folder."""
+    path = Path(source)
+    stem = path.stem if path.is_file() else path.resolve().name
+    return Path(f"{stem}-{recipe or ('upgraded' if path.is_file() else 'moe-4')}.gguf")
+
+
+def _write(job: Job, screen: Console, threads: int, *, fresh: bool, allow_nonfinite: bool) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as progress:
+        task = progress.add_task(job.plan.files[0].path.name, total=job.plan.total_bytes)
+        resumed = carry_out(
+            job.plan,
+            job.store,
+            threads=threads,
+            fresh=fresh,
+            allow_nonfinite=allow_nonfinite,
+            report=lambda n: progress.advance(task, n),
+        )
+    if resumed:
+        screen.print("Went on from an interrupted run.")
+
+
+def _show_notices(plan: Plan, screen: Console) -> None:
+    for notice in plan.notices[:NOTICES_SHOWN]:
+        screen.print(f"note: {notice}", soft_wrap=True, markup=False)
+    if len(plan.notices) > NOTICES_SHOWN:
+        screen.print(f"note: … and {len(plan.notices) - NOTICES_SHOWN} more; --dry-run --json lists them all")
+
+
+def _show_plan(plan: Plan, threads: int, json_wanted: bool) -> None:
+    if json_wanted:
+        typer.echo(json.dumps(as_json(plan, threads, bytes_on_disk(plan)), ensure_ascii=False, indent=2))
+        return
+    out = Console(highlight=False)
+    table = Table(box=None, header_style="bold")
+    table.add_column("tensors")
+    table.add_column("count", justify="right")
+    table.add_column("type")
+    table.add_column("size", justify="right")
+    table.add_column("bits", justify="right")
+    table.add_column("note", overflow="fold")
+    for row in rows(plan):
+        bits = f"{row.bits_a_weight:.2f}"
+        table.add_row(row.tensors, str(row.count), row.type, _size(row.bytes), bits, row.note)
+    out.print(table)
+    missing = max(0, plan.total_bytes - bytes_on_disk(plan))
+    seconds = expected_seconds(plan, threads)
+    out.print(
+        f"{plan.weights / 1e9:.2f} billion weights, {plan.bits_a_weight:.2f} bits each: {_size(plan.total_bytes)} in "
+        f"{len(plan.files)} file{'s' if len(plan.files) > 1 else ''}. Disk needed: {_size(missing)}. "
+        f"Expected time: {_duration(seconds)} with {threads} threads, if the disk keeps up.",
+        soft_wrap=True,
+    )
+    for notice in plan.notices:
+        out.print(f"note: {notice}", soft_wrap=True, markup=False)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

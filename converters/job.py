@@ -1,32 +1,41 @@
-"""A conversion from end to end: the source is opened, the plan made, and the plan carried out."""
+"""A conversion from end to end: the source is opened and the plan made; `writer.carry_out` does the rest."""
 
 import contextlib
-import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata as installed
 from pathlib import Path
 
-from converters.config import ModelConfig, read_config
+from converters.config import read_config
+from converters.gguf_header import read_header
+from converters.gguf_model import config_of, open_gguf
+from converters.imatrix import Imatrix
 from converters.metadata import ARCHITECTURE, Metadata, architecture_keys, text, tokenizer_keys, u32
 from converters.plan import Plan, make_plan
+from converters.provenance import fingerprint_files, provenance
 from converters.safetensors_shards import Checkpoint, read_shard_header
-from converters.store import CheckpointStore, Store
-from converters.tensor_table import Wanted, check_checkpoint, tensor_table
+from converters.store import CheckpointStore, GgufStore, Store
+from converters.tensor_table import check_checkpoint, tensor_table
 from converters.tokenizer import read_tokenizer
-from quant.block_types import block_type
-from quant.recipes import Choice, ModelShape, Recipe, choose, recipe
+from converters.type_choice import TypeChoice
+from converters.upgrade import source_table, upgraded_keys, upgraded_type
+from quant.block_types import WRITABLE, block_type
+from quant.errors import InputError
+from quant.recipes import recipe
 
 QUANTIZATION_VERSION = 2
 """``general.quantization_version``: ggml's GGML_QNT_VERSION."""
+DEFAULT_RECIPE = "moe-4"
+REQUANTIZABLE = ("F32", "F16", "BF16", "Q8_0")
 
 
 @dataclass(frozen=True)
 class Options:
     """What the user chose about the output."""
 
-    recipe: str = "moe-4"
+    recipe: str | None = None
+    """None: `DEFAULT_RECIPE` for a checkpoint; for a GGUF, upgrade it and keep its types."""
     experts: str | None = None
     """A type for the routed experts, over the recipe's."""
     imatrix: Path | None = None
@@ -40,88 +49,128 @@ class Job:
     plan: Plan
     store: Store
 
-    def close(self) -> None:
-        """Close the source's files."""
-        self.store.close()
 
-
-def plan_folder(folder: Path, destination: Path, options: Options) -> Job:
-    """Plan the conversion of a local checkpoint folder; no weights are read.
+def plan_source(source: Path, destination: Path, options: Options) -> Job:
+    """Plan the conversion of a checkpoint folder or a GGUF file; no weights are read.
 
     Raises:
-        InputError: the folder, its files or the options cannot be used; what and why is said.
+        InputError: the source or the options cannot be used; what and why is said.
     """
+    if options.experts is not None and block_type(options.experts).name not in WRITABLE:
+        raise InputError(f"{options.experts} is not written by this converter", hint=f"known are {' '.join(WRITABLE)}")
+    if not source.exists():
+        raise InputError(f"{source} does not exist", hint="give a checkpoint folder, a GGUF file or a Hub repo id")
+    if source.is_dir():
+        return plan_folder(source, destination, options)
+    if source.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        raise InputError(
+            f"{source} is a pickle file, which can run code and is never loaded", hint="use the safetensors files"
+        )
+    if source.suffix == ".safetensors":
+        raise InputError(f"{source} is one shard", hint="give its folder")
+    if destination.exists() and destination.samefile(source):
+        raise InputError(f"{destination} is the source itself", hint="choose another name")
+    return plan_gguf(source, destination, options)
+
+
+def plan_folder(
+    folder: Path, destination: Path, options: Options, *, name: str = "", revision: str = "", repository: str = ""
+) -> Job:
+    """Plan the conversion of a local checkpoint folder; errors as in `plan_source`."""
     config = read_config(folder)
     keys = architecture_keys(config)
     checkpoint = Checkpoint.open(folder)
     table = tensor_table(config)
     check_checkpoint(checkpoint, config, table)
     tokenizer = read_tokenizer(folder, config)
-    chosen = recipe(options.recipe)
+    shards = sorted({t.shard for t in checkpoint.tensors.values()})
+    paths = [(folder / s, 8 + len(read_shard_header(folder / s))) for s in shards]
+    store = CheckpointStore(checkpoint)
+    chosen = recipe(options.recipe or DEFAULT_RECIPE)
+    imatrix = Imatrix.read(options.imatrix) if options.imatrix else None
+    types = TypeChoice(config, chosen, block_type(options.experts) if options.experts else None, imatrix, table)
     metadata: Metadata = {
         "general.architecture": text(ARCHITECTURE),
         "general.type": text("model"),
-        "general.name": text(folder.resolve().name),
+        "general.name": text(name or folder.resolve().name),
         "general.file_type": u32(chosen.file_type),
         "general.quantization_version": u32(QUANTIZATION_VERSION),
         **keys,
         **tokenizer_keys(tokenizer),
-        **provenance(chosen, options, fingerprint(checkpoint)),
+        **provenance(
+            chosen.name,
+            fingerprint_files(paths),
+            experts=(options.experts or "").upper(),
+            imatrix=imatrix.digest if imatrix else "",
+            repository=repository,
+            revision=revision,
+        ),
     }
-    store = CheckpointStore(checkpoint)
     plan = make_plan(
         destination,
         table,
         store,
         metadata,
-        chooser(config, chosen, options),
-        source=str(folder),
+        types.choice,
+        source=name or str(folder),
         recipe=chosen.name,
+        importance=types.importance,
         split_bytes=options.split_bytes,
+        notices=types.notices,
     )
     return Job(plan, store)
 
 
-class chooser:
-    """The type of each tensor for a recipe and its overrides."""
-
-    def __init__(self, config: ModelConfig, chosen: Recipe, options: Options) -> None:
-        self.recipe = chosen
-        self.model = ModelShape(config.n_layers, config.n_routed_experts, config.tie_word_embeddings)
-        self.experts = block_type(options.experts) if options.experts else None
-
-    def __call__(self, wanted: Wanted) -> Choice:
-        return choose(self.recipe, wanted.name, wanted.shape, self.model, experts=self.experts)
-
-
-def provenance(chosen: Recipe, options: Options, source_digest: str, **more: str) -> Metadata:
-    """Where the file comes from: never a time or a path, so that equal inputs give equal bytes."""
-    try:
-        version = installed.version("coderv2-local")
-    except installed.PackageNotFoundError:
-        version = "unknown"
-    said = {"version": version, "recipe": chosen.name, "source_fingerprint": source_digest, **more}
-    if options.experts:
-        said["experts"] = options.experts.upper()
-    return {f"coder.convert.{key}": text(value) for key, value in said.items()}
-
-
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """A digest of the headers of all shards and of samples of their data.
-
-    Sixteen samples a shard tell a retrained checkpoint from its predecessor without reading all of it.
-    """
-    h = hashlib.sha256()
-    for shard in sorted({t.shard for t in checkpoint.tensors.values()}):
-        path = checkpoint.folder / shard
-        header = read_shard_header(path)
-        size = path.stat().st_size
-        h.update(f"{shard} {size} ".encode() + header)
-        with open(path, "rb") as f:
-            for i in range(16):
-                f.seek(8 + len(header) + (size - 8 - len(header)) * i // 16)
-                h.update(f.read(4096))
-    return h.hexdigest()
+def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
+    """Plan the upgrade of a GGUF file, and with a recipe its requantization; errors as in `plan_source`."""
+    model = open_gguf(path)
+    config = config_of(model)
+    table = source_table(model, config)
+    metadata, changes = upgraded_keys(model, config)
+    unsplit = [w for w in table if w.name.endswith(".attn_k_b.weight") and w.parts[0].transposed]
+    if unsplit:
+        changes.insert(0, f"attn_kv_b of {len(unsplit)} layers split into attn_k_b and attn_v_b for MLA")
+    names = sorted({file for file, _ in model.tensors.values()})
+    paths = [(path.with_name(n), read_header(path.with_name(n)).data_offset) for n in names]
+    experts = block_type(options.experts) if options.experts else None
+    imatrix = Imatrix.read(options.imatrix) if options.imatrix else None
+    if options.recipe is None:
+        if experts or imatrix:
+            raise InputError("--experts and --imatrix need a recipe", hint="add -q moe-4, or leave them out to upgrade")
+        if not changes and options.split_bytes is None:
+            raise InputError(f"{path} needs no upgrade", hint="give a recipe (-q) to change its types")
+        label = "upgrade"
+    else:
+        low = sorted({i.type.name for _, i in model.tensors.values()} - set(REQUANTIZABLE))
+        if low:
+            raise InputError(
+                f"{path} has {', '.join(low)} tensors: quantizing those again would lose more than the size suggests",
+                hint="start from the published weights or an F32, F16, BF16 or Q8_0 file; without -q it is upgraded",
+            )
+        label = recipe(options.recipe).name
+        metadata["general.file_type"] = u32(recipe(options.recipe).file_type)
+    metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
+    types = TypeChoice(config, recipe(options.recipe or DEFAULT_RECIPE), experts, imatrix, table)
+    metadata |= provenance(
+        label,
+        fingerprint_files(paths),
+        experts=(options.experts or "").upper(),
+        imatrix=imatrix.digest if imatrix else "",
+    )
+    store = GgufStore(path.parent, model.tensors)
+    plan = make_plan(
+        destination,
+        table,
+        store,
+        metadata,
+        types.choice if options.recipe else lambda wanted: upgraded_type(model, wanted),
+        source=str(path),
+        recipe=label,
+        importance=types.importance,
+        split_bytes=options.split_bytes,
+        notices=[*changes, *types.notices],
+    )
+    return Job(plan, store)
 
 
 @contextlib.contextmanager
@@ -130,7 +179,7 @@ def closing(job: Job) -> Iterator[Job]:
     try:
         yield job
     finally:
-        job.close()
+        job.store.close()
 
 
 def default_threads() -> int:
@@ -138,3 +187,19 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
+
+
+def parse_size(size: str) -> int:
+    """Bytes of "4G", "500M", "1.5G" (powers of 1000, as llama.cpp's splitter counts).
+
+    Raises:
+        InputError: not a size, or less than a megabyte.
+    """
+    found = _SIZE.fullmatch(size.strip())
+    value = int(float(found.group(1)) * 1000 ** " KMGT".index(found.group(2).upper() or " ")) if found else 0
+    if value < 1_000_000:
+        raise InputError(f"{size!r} is not a size of at least 1M", hint="for example 4G")
+    return value

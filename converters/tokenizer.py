@@ -170,12 +170,13 @@ def _token_list(
         i, text = a["id"], a["content"]
         if not 0 <= i < size or (types[i] != UNUSED and tokens[i] != text):
             raise TokenizerError(f"{path}: token {text!r:.60} has the id {i}, taken already or outside the {size} rows")
-        special = a.get("special") is True or _looks_special(text)
+        special = a.get("special") is True or looks_special(text)
         tokens[i], types[i] = text, CONTROL if special else USER_DEFINED
     return tokens, types
 
 
-def _looks_special(text: str) -> bool:
+def looks_special(text: str) -> bool:
+    """Is it one of the family's control tokens, by its spelling?"""
     # The published tokenizer.json marks the FIM and role tokens as ordinary; they never are text.
     return any(text.startswith(a) and text.endswith(b) for a, b in (("<|", "|>"), ("<｜", "｜>")))
 

@@ -62,13 +62,17 @@ def check_room(plan: Plan) -> None:
     folder = plan.files[0].path.parent
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", hint="make it first")
-    here = sum(_allocated(p) for f in plan.files for p in (f.path, partial_path(f)))
-    need, free = plan.total_bytes - here, shutil.disk_usage(folder).free
+    need, free = plan.total_bytes - bytes_on_disk(plan), shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB free, the output needs {need / 1e9:.1f} GB more",
             hint="free some space or choose another folder",
         )
+
+
+def bytes_on_disk(plan: Plan) -> int:
+    """What an interrupted run has left of the output, in bytes that need no more room."""
+    return sum(_allocated(partial_path(f)) for f in plan.files)
 
 
 def carry_out(
