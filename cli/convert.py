@@ -53,7 +53,7 @@ def convert(
     options = Options(recipe, experts, imatrix, parse_size(split_size) if split_size else None)
     destination = destination or _default_destination(source, recipe)
     workers = threads or default_threads()
-    with closing(_plan(source, revision, destination, options)) as job:
+    with closing(_plan(source, revision, destination, options, dry_run)) as job:
         plan = job.plan
         if dry_run:
             _show_plan(plan, workers, as_json_text)
@@ -75,8 +75,8 @@ def convert(
             typer.echo(json.dumps(result, ensure_ascii=False))
 
 
-def _plan(source: str, revision: str | None, destination: Path, options: Options) -> Job:
-    return plan_source(Path(source), destination, options)
+def _plan(source: str, revision: str | None, destination: Path, options: Options, dry_run: bool) -> Job:
+    return plan_source(Path(source), destination, options, only_look=dry_run)
 
 
 def _default_destination(source: str, recipe: str | None) -> Path:

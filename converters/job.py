@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.config import read_config
+from converters.config import ModelConfig, read_config
 from converters.gguf_header import read_header
 from converters.gguf_model import config_of, open_gguf
 from converters.imatrix import Imatrix
+from converters.json_file import read_json_object
 from converters.metadata import ARCHITECTURE, Metadata, architecture_keys, text, tokenizer_keys, u32
 from converters.plan import Plan, make_plan
 from converters.provenance import fingerprint_files, provenance
 from converters.safetensors_shards import Checkpoint, read_shard_header
-from converters.store import CheckpointStore, GgufStore, Store
+from converters.store import CheckpointStore, GgufStore, ShapeStore, Store
 from converters.tensor_table import check_checkpoint, tensor_table
 from converters.tokenizer import read_tokenizer
 from converters.type_choice import TypeChoice
@@ -50,8 +51,10 @@ class Job:
     store: Store
 
 
-def plan_source(source: Path, destination: Path, options: Options) -> Job:
+def plan_source(source: Path, destination: Path, options: Options, *, only_look: bool = False) -> Job:
     """Plan the conversion of a checkpoint folder or a GGUF file; no weights are read.
+
+    With `only_look`, a config.json or a folder with nothing else will do; see `plan_shapes`.
 
     Raises:
         InputError: the source or the options cannot be used; what and why is said.
@@ -60,7 +63,11 @@ def plan_source(source: Path, destination: Path, options: Options) -> Job:
         raise InputError(f"{options.experts} is not written by this converter", hint=f"known are {' '.join(WRITABLE)}")
     if not source.exists():
         raise InputError(f"{source} does not exist", hint="give a checkpoint folder, a GGUF file or a Hub repo id")
+    if only_look and source.suffix == ".json":
+        return plan_shapes(source, destination, options)
     if source.is_dir():
+        if only_look and (source / "config.json").exists() and not any(source.glob("*.safetensors*")):
+            return plan_shapes(source / "config.json", destination, options)
         return plan_folder(source, destination, options)
     if source.suffix in (".bin", ".pt", ".pth", ".ckpt"):
         raise InputError(
@@ -117,6 +124,33 @@ def plan_folder(
         importance=types.importance,
         split_bytes=options.split_bytes,
         notices=types.notices,
+    )
+    return Job(plan, store)
+
+
+def plan_shapes(config_path: Path, destination: Path, options: Options) -> Job:
+    """Plan from a config.json alone, for a look at sizes before anything is downloaded; it cannot be carried out.
+
+    Raises:
+        InputError: a bad value in the config, or options that cannot be used.
+    """
+    config = ModelConfig.from_dict(read_json_object(config_path), str(config_path))
+    table = tensor_table(config)
+    chosen = recipe(options.recipe or DEFAULT_RECIPE)
+    imatrix = Imatrix.read(options.imatrix) if options.imatrix else None
+    types = TypeChoice(config, chosen, block_type(options.experts) if options.experts else None, imatrix, table)
+    store = ShapeStore()
+    plan = make_plan(
+        destination,
+        table,
+        store,
+        {"general.architecture": text(ARCHITECTURE), **architecture_keys(config)},
+        types.choice,
+        source=str(config_path),
+        recipe=chosen.name,
+        importance=types.importance,
+        split_bytes=options.split_bytes,
+        notices=["planned from config.json alone; the tokenizer adds about 4 MB", *types.notices],
     )
     return Job(plan, store)
 

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from converters.gguf_header import TensorInfo
 from converters.safetensors_shards import Checkpoint
-from quant.block_types import BlockType, block_type
+from quant.block_types import BF16, BlockType, block_type
 from quant.errors import InputError
 from quant.ggml import Bytes
 
@@ -139,6 +137,20 @@ class GgufStore:
         self.files.close()
 
 
-def scratch(size: int) -> Bytes:
-    """An uninitialised buffer of `size` bytes."""
-    return np.empty(size, dtype=np.uint8)
+class ShapeStore:
+    """A checkpoint that is not there: tensors are known to be BF16, and cannot be read."""
+
+    def stored_type(self, stored: str) -> BlockType:
+        """See `Store`."""
+        return BF16
+
+    def location(self, stored: str) -> tuple[str, int]:
+        """See `Store`."""
+        return "", 0
+
+    def read(self, stored: str, start: int, out: Bytes) -> None:
+        """There is nothing to read."""
+        raise InputError(f"tensor {stored} has a shape, but no weights")
+
+    def close(self) -> None:
+        """See `Store`."""
