@@ -1,16 +1,18 @@
 """`coder chat`: the terminal conversation, and one answer on stdout."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from cli.options import ContextOption, ModelOption, SeedOption, TemperatureOption, ThreadsOption
 from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
+    from prompt_toolkit.key_binding import KeyBindings
+
     from coderv2_local.conversation import Conversation
     from coderv2_local.models import Model
 
@@ -24,7 +26,9 @@ Ctrl-C stops an answer; what was said so far is kept. Alt-Enter starts a new lin
 
 
 def chat(
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask once, print the answer to stdout, and exit.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Ask once, print the answer to stdout, and exit.")
+    ] = None,
     model: ModelOption = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 1024,
     temperature: TemperatureOption = 0.0,
@@ -61,7 +65,9 @@ def one_shot_question(prompt: str | None) -> str | None:
     except UnicodeDecodeError as error:
         raise InputError("the text on stdin is not UTF-8", hint="pass text, not a binary file") from error
     if len(piped) > MAX_PIPED_CHARACTERS:
-        raise InputError(f"more than {MAX_PIPED_CHARACTERS} characters on stdin", hint="no model here has such a context")
+        raise InputError(
+            f"more than {MAX_PIPED_CHARACTERS} characters on stdin", hint="no model here has such a context"
+        )
     parts = [part for part in (prompt, piped.strip("\n")) if part]
     if not parts:
         raise InputError("there is nothing to answer: stdin is empty", hint='ask with -p "…", or run it in a terminal')
@@ -83,7 +89,8 @@ def converse(conversation: "Conversation", model: "Model") -> None:
     from prompt_toolkit.formatted_text import HTML
 
     screen = Console(stderr=True, highlight=False)
-    screen.print(f"[bold]{model.name}[/] · context {conversation.backend.engine.n_ctx} tokens · /help for commands, Ctrl-D to leave")
+    size = conversation.backend.engine.n_ctx
+    screen.print(f"[bold]{escape(model.name)}[/] · context {size} tokens · /help for commands, Ctrl-D to leave")
     if model.is_toy:
         screen.print("[yellow]tiny is a toy for trying things out: small Python functions, often wrong.[/]")
         screen.print("[dim]Try: Write a Python function `is_even`: Return True if a number is even[/]")
@@ -105,7 +112,7 @@ def converse(conversation: "Conversation", model: "Model") -> None:
             conversation.clear()
             screen.print("[dim]the conversation is forgotten[/]")
         elif line.startswith("/"):
-            screen.print(f"[red]no command {line.split()[0]}[/]: /help lists them", markup=True)
+            screen.print(f"[red]no command {escape(line.split()[0])}[/]: /help lists them")
         else:
             take_turn(conversation, line, screen)
 
@@ -143,7 +150,7 @@ def take_turn(conversation: "Conversation", question: str, screen: Console) -> N
         screen.print("[yellow]stopped[/]")
 
 
-def newline_keys():  # type: ignore[no-untyped-def]
+def newline_keys() -> "KeyBindings":
     """Key bindings: Alt-Enter starts a new line."""
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 

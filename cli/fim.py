@@ -10,7 +10,10 @@ from cli.options import ContextOption, ModelOption, SeedOption, TemperatureOptio
 
 def fim(
     target: Annotated[
-        str, typer.Argument(metavar="FILE:LINE[:COL]", help="Where to fill in: the end of LINE, or before COL. FILE:A-B replaces lines.")
+        str,
+        typer.Argument(
+            metavar="FILE:LINE[:COL]", help="Where to fill in: the end of LINE, or before COL. FILE:A-B replaces lines."
+        ),
     ],
     model: ModelOption = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest middle, in tokens.")] = 128,

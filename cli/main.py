@@ -10,7 +10,6 @@ from rich.markup import escape
 from cli.chat import chat
 from cli.convert import convert
 from cli.fim import fim
-from cli.verify import verify
 from coderv2_local import __version__
 from coderv2_local.stream import printable
 from quant.errors import CoderError
@@ -19,7 +18,6 @@ INTERRUPTED = 130  # the shell's convention for a program that Ctrl-C ended
 
 app = typer.Typer(
     name="coder",
-    help="DeepSeek-Coder-V2 on your own machine: chat, fill in code, convert the published weights, verify the result.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -27,7 +25,6 @@ app = typer.Typer(
 app.command()(chat)
 app.command()(fim)
 app.command()(convert)
-app.command()(verify)
 
 
 def _show_version(wanted: bool) -> None:

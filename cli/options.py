@@ -5,9 +5,14 @@ from typing import Annotated
 import typer
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", metavar="MODEL", help="`tiny` (embedded, the default) or the path of a .gguf file.")
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="`tiny` (embedded, the default) or the path of a .gguf file."),
 ]
-ContextOption = Annotated[int, typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: the model's own, up to 16384.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", min=1, help="CPU threads; default: all usable cores.")]
+ContextOption = Annotated[
+    int, typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: the model's own, up to 16384.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", "-t", min=1, help="CPU threads; default: all usable cores.")
+]
 TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 always takes the most probable token.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw when the temperature is above 0.")]

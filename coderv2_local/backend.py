@@ -77,7 +77,9 @@ class LocalBackend:
         self.vocabulary = self.engine.vocabulary
         template = self.engine.header.metadata.get("tokenizer.chat_template")
         self._template = template if isinstance(template, str) else None
-        self.capabilities = Capabilities(ids=True, infill="tokenizer.ggml.fim_suf_token_id" in self.engine.header.metadata)
+        self.capabilities = Capabilities(
+            ids=True, infill="tokenizer.ggml.fim_suf_token_id" in self.engine.header.metadata
+        )
         # nothing but text and an end may be generated: a special token inside an answer would be another turn
         self._banned = [i for i in self.vocabulary.special_ids() if not self.vocabulary.is_end(i)]
 
@@ -134,7 +136,9 @@ class LocalBackend:
     def __enter__(self) -> "LocalBackend":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -146,5 +150,3 @@ def without_first_space(chunks: Iterator[str]) -> Iterator[str]:
             yield text
         break
     yield from chunks
-
-

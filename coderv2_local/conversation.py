@@ -23,7 +23,8 @@ class Conversation:
         """Begin the answer to `text`.
 
         Returns:
-            The generation, and how many of the oldest messages were dropped to make room for it: for the caller to show.
+            The generation, and how many of the oldest messages were dropped to make room for it: for the caller to
+            show.
 
         Raises:
             ContextFull: `text` alone is too long. The conversation is as it was.

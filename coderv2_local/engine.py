@@ -1,7 +1,8 @@
 """Token ids in, logits and ids out: one model and one context of llama.cpp, with prefix reuse. It knows no text.
 
-What differs from llama-cpp-python's defaults, and why: weights stay memory-mapped and are not repacked (repacking copies
-them into private memory: +5.9 GB on Lite, for no speed with flash attention), flash attention is on, the KV cache is F16.
+What differs from llama-cpp-python's defaults, and why: weights stay memory-mapped and are not repacked (repacking
+copies them into private memory: +5.9 GB on Lite, for no speed with flash attention), flash attention is on, the KV
+cache is F16.
 """
 
 import ctypes
@@ -15,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from converters.gguf_header import GgufHeader, read_header
 from coderv2_local import llama_library
 from coderv2_local.hooks import Dispatcher, Tap
 from coderv2_local.interruptible import NEVER, InterruptibleThread
 from coderv2_local.llama_library import llama
 from coderv2_local.sampling import Sampler, SamplingOptions
 from coderv2_local.vocabulary import Vocabulary
+from converters.gguf_header import GgufHeader, read_header
 from quant.errors import CoderError, InputError
 
 ARCHITECTURE = "deepseek2"
@@ -209,7 +210,7 @@ class Engine:
     def _read_logits(self, rows: int) -> npt.NDArray[np.float32]:
         """A copy of the logits of the last batch's outputs: (rows, vocabulary)."""
         pointer = llama.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, shape=(rows, self.vocabulary.size)).copy()
+        return np.array(np.ctypeslib.as_array(pointer, shape=(rows, self.vocabulary.size)), dtype=np.float32)
 
     def close(self) -> None:
         """Release model and context. Safe to call twice."""

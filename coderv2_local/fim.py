@@ -45,11 +45,17 @@ def parse_target(text: str) -> Target:
     """
     match = TARGET.fullmatch(text)
     if not match:
-        raise InputError(f"{text!r} names no line", hint="give FILE:LINE, FILE:LINE:COL or FILE:A-B, for example main.py:42")
+        raise InputError(
+            f"{text!r} names no line", hint="give FILE:LINE, FILE:LINE:COL or FILE:A-B, for example main.py:42"
+        )
     column, last = match["column"], match["last"]
-    target = Target(Path(match["path"]), int(match["line"]), int(column) if column else None, int(last) if last else None)
+    target = Target(
+        Path(match["path"]), int(match["line"]), int(column) if column else None, int(last) if last else None
+    )
     if target.last_line is not None and target.last_line < target.line:
-        raise InputError(f"{text}: line {target.line} comes after line {target.last_line}", hint="give the first line first")
+        raise InputError(
+            f"{text}: line {target.line} comes after line {target.last_line}", hint="give the first line first"
+        )
     return target
 
 
@@ -99,7 +105,9 @@ def hole_at(text: str, target: Target) -> Hole:
 
 def fit(hole: Hole, backend: LocalBackend, max_tokens: int) -> Hole:
     """The part of the hole's surroundings that the model is shown: whole lines, nearest first, within the budgets."""
-    room = backend.engine.n_ctx - max_tokens - 8  # 8: BOS, the FIM ids, and joins where encoding apart costs a token more
+    room = (
+        backend.engine.n_ctx - max_tokens - 8
+    )  # 8: BOS, the FIM ids, and joins where encoding apart costs a token more
     suffix_budget = min(SUFFIX_TOKENS, room // 4)
     after = _nearest(hole.suffix.splitlines(keepends=True), backend, suffix_budget)
     prefix_budget = min(PREFIX_TOKENS, room - suffix_budget)

@@ -28,7 +28,9 @@ def find_model(name: str | None) -> Model:
         return Model(TINY, Path(str(files("coderv2_local") / "data" / "tiny.gguf")), is_toy=True)
     path = Path(name).expanduser()
     if path.is_dir():
-        raise InputError(f"{name} is a folder", hint="convert a checkpoint folder first: `coder convert FOLDER MODEL.gguf`")
+        raise InputError(
+            f"{name} is a folder", hint="convert a checkpoint folder first: `coder convert FOLDER MODEL.gguf`"
+        )
     if path.exists():
         return Model(path.name, path)
     if path.suffix == ".gguf" or len(path.parts) > 1:

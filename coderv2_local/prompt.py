@@ -1,8 +1,9 @@
 """Chat and infill prompts as token ids.
 
-Two chat formats exist in this family, told apart by the file's own template: the one of DeepSeek-V2 and Coder-V2, plain text
-around EOS (``User: …\\n\\nAssistant:``, with no space after the last colon: a space there makes Lite garble its answer), and the
-one of V2.5 with ``<｜User｜>`` and ``<｜Assistant｜>`` tokens. What a user typed is encoded as plain text, never as special tokens.
+Two chat formats exist in this family, told apart by the file's own template: the one of DeepSeek-V2 and Coder-V2,
+plain text around EOS (``User: …\\n\\nAssistant:``, with no space after the last colon: a space there makes Lite
+garble its answer), and the one of V2.5 with ``<｜User｜>`` and ``<｜Assistant｜>`` tokens. What a user typed is encoded
+as plain text, never as special tokens.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ class Message:
     """One turn of a conversation.
 
     Attributes:
-        ids: of an assistant's turn, the ids as they were generated. Encoding the text again can give other ids, which would
-            lose the evaluated prefix; None encodes `content`.
+        ids: of an assistant's turn, the ids as they were generated. Encoding the text again can give other ids, which
+            would lose the evaluated prefix; None encodes `content`.
     """
 
     role: Role
@@ -60,8 +61,8 @@ def chat_format(template: str | None) -> ChatFormat:
 def chat_prompt(messages: Sequence[Message], form: ChatFormat, vocabulary: Vocabulary) -> list[int]:
     """Ids of a conversation that the assistant is to continue.
 
-    Layout (plain): ``BOS {system}\\n\\nUser: {u1}\\n\\nAssistant: {a1}EOS User: {u2}\\n\\nAssistant:``, where EOS stands for the
-    token and no space follows it.
+    Layout (plain): ``BOS {system}\\n\\nUser: {u1}\\n\\nAssistant: {a1}EOS User: {u2}\\n\\nAssistant:``, where EOS
+    stands for the token and no space follows it.
     """
     ids = [vocabulary.bos]
     text = ""  # plain text that has not been encoded yet: neighbouring pieces are encoded as one
@@ -96,7 +97,8 @@ def _marker(form: ChatFormat, role: Literal["user", "assistant"], vocabulary: Vo
 
 
 def infill_prompt(prefix: Sequence[int], suffix: Sequence[int], vocabulary: Vocabulary) -> list[int]:
-    """Ids of an infill prompt in PSM order: ``BOS fim_begin prefix fim_hole suffix fim_end``; the middle and EOS follow.
+    """Ids of an infill prompt in PSM order: ``BOS fim_begin prefix fim_hole suffix fim_end``; the middle and EOS
+    follow.
 
     Raises:
         InputError: the file names no FIM ids.

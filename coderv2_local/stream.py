@@ -45,8 +45,8 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def printable(text: str) -> str:
-    """`text` without what could steer a terminal or hide text: control characters but tab and newline, and the invisible
-    marks that reorder text (Unicode bidirectional controls).
+    """`text` without what could steer a terminal or hide text: control characters but tab and newline, and the
+    invisible marks that reorder text (Unicode bidirectional controls).
     """
     return "".join(c for c in text if c in "\t\n" or (unicodedata.category(c) != "Cc" and c not in REORDERING))
 

@@ -14,7 +14,9 @@ from quant.errors import InputError
 
 @dataclass(frozen=True)
 class FimIds:
-    """The three ids of an infill prompt, in the order prefix, suffix, middle (``fim_begin``, ``fim_hole``, ``fim_end``)."""
+    """The three ids of an infill prompt, in the order prefix, suffix, middle (``fim_begin``, ``fim_hole``,
+    ``fim_end``).
+    """
 
     begin: int
     hole: int
@@ -45,7 +47,7 @@ class Vocabulary:
             ids = (llama.llama_token * room)()
             n = llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, False)
             if n >= 0:
-                return ids[:n]
+                return list(ids[:n])
             room = -n
 
     def piece(self, token: int) -> bytes:

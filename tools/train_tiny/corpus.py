@@ -8,6 +8,7 @@ Files, not documents, are held out: every 50th by the hash of its path, so no fu
 
 The source filters are those of DeepSeek-Coder (https://arxiv.org/abs/2401.14196, section 2.1).
 """
+
 import argparse
 import ast
 import hashlib
@@ -24,7 +25,9 @@ from pathlib import Path
 MAX_FUNCTION_LINES = 36
 MAX_SLICE_CHARS = 3000
 MIN_CHARS = 60
-PERMISSIVE = re.compile(r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Public Domain|Unlicense|0BSD|HPND|ZPL)", re.I)
+PERMISSIVE = re.compile(
+    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Public Domain|Unlicense|0BSD|HPND|ZPL)", re.I
+)
 RESTRICTED = re.compile(r"(GPL|General Public|Mozilla|MPL|CC-BY-SA|Proprietary|Commercial)", re.I)
 
 
@@ -32,7 +35,11 @@ def licence_of(metadata: str) -> str:
     """The licence a wheel's METADATA names, in one short line; "" when it names none."""
     fields = Parser().parsestr(metadata, headersonly=True)
     classified = [c.rsplit("::", 1)[-1].strip() for c in fields.get_all("Classifier", []) if c.startswith("License ::")]
-    stated = [fields.get("License-Expression", ""), *classified, (fields.get("License") or "").strip().split("\n")[0][:60]]
+    stated = [
+        fields.get("License-Expression", ""),
+        *classified,
+        (fields.get("License") or "").strip().split("\n")[0][:60],
+    ]
     return next((s for s in stated if PERMISSIVE.search(s) or RESTRICTED.search(s)), "")
 
 

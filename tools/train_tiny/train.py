@@ -2,11 +2,13 @@
 
     python train.py CORPUS_DIR RUN_DIR --minutes 90        starts, or goes on from RUN_DIR/latest.pt
 
-The recipe is the paper's in miniature (section 3.2 of DeepSeek-Coder-V2, https://arxiv.org/abs/2406.11931): AdamW (0.9, 0.95,
-weight decay 0.1), warm-up then cosine to 10 %, FIM at document level at rate 0.5. One thing differs: the hidden matrices
-take Muon steps (https://kellerjordan.github.io/posts/muon/), which on the small budget of a CPU learns markedly more a token.
-The schedule runs over training time, not steps, so that a slower machine ends with a finished, if less trained, model.
+The recipe is the paper's in miniature (section 3.2 of DeepSeek-Coder-V2, https://arxiv.org/abs/2406.11931): AdamW
+(0.9, 0.95, weight decay 0.1), warm-up then cosine to 10 %, FIM at document level at rate 0.5. One thing differs: the
+hidden matrices take Muon steps (https://kellerjordan.github.io/posts/muon/), which on the small budget of a CPU
+learns markedly more a token. The schedule runs over training time, not steps, so that a slower machine ends with a
+finished, if less trained, model.
 """
+
 import argparse
 import json
 import math
@@ -63,12 +65,26 @@ class Muon(torch.optim.Optimizer):
 def build_optimizers(model: Tiny) -> list[torch.optim.Optimizer]:
     matrices, vectors, tables, routers = [], [], [], []
     for name, p in model.named_parameters():
-        kind = (tables if "embed" in name or "lm_head" in name else routers if name.endswith("gate.weight")
-                else matrices if p.dim() > 1 else vectors)
+        kind = (
+            tables
+            if "embed" in name or "lm_head" in name
+            else routers
+            if name.endswith("gate.weight")
+            else matrices
+            if p.dim() > 1
+            else vectors
+        )
         kind.append(p)
     adam = torch.optim.AdamW(
-        [{"params": tables, "lr": 4e-3}, {"params": routers, "lr": 2e-3}, {"params": vectors, "lr": 4e-3, "weight_decay": 0}],
-        betas=(0.9, 0.95), weight_decay=0.1, eps=1e-10)
+        [
+            {"params": tables, "lr": 4e-3},
+            {"params": routers, "lr": 2e-3},
+            {"params": vectors, "lr": 4e-3, "weight_decay": 0},
+        ],
+        betas=(0.9, 0.95),
+        weight_decay=0.1,
+        eps=1e-10,
+    )
     optimizers = [adam, Muon(matrices, lr=6e-3)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -132,7 +148,7 @@ def main() -> None:
     if latest.exists():
         state = torch.load(latest, weights_only=True)
         model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"]):
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, seconds, tokens = state["step"], state["seconds"], state["tokens"]
         if args.restart_schedule:
@@ -140,12 +156,13 @@ def main() -> None:
     first = step
     print(sum(p.numel() for p in model.parameters()), "parameters; from step", step, flush=True)
     ahead = batches(documents, args.seed, step, args.rows, args.window)
-    log = open(args.run / "log.jsonl", "a")
     saved_at = seconds
     while seconds < args.minutes * 60:
         began = time.perf_counter()
         progress = seconds / (args.minutes * 60)
-        factor = min(1, (step - first + 1) / WARM_UP_STEPS) * (0.1 + 0.45 * (1 + math.cos(math.pi * progress))) * args.peak
+        factor = (
+            min(1, (step - first + 1) / WARM_UP_STEPS) * (0.1 + 0.45 * (1 + math.cos(math.pi * progress))) * args.peak
+        )
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
@@ -159,17 +176,32 @@ def main() -> None:
         step, tokens = step + 1, tokens + int((batch[:, 1:] >= 0).sum())
         seconds += time.perf_counter() - began
         if step % 20 == 0:
-            row = {"step": step, "tokens": tokens, "minutes": round(seconds / 60, 2), "loss": round(loss.item(), 4),
-                   "lr": round(factor, 4), "load": [round(float(e.load.max()), 3) for e in model.experts()]}
+            row = {
+                "step": step,
+                "tokens": tokens,
+                "minutes": round(seconds / 60, 2),
+                "loss": round(loss.item(), 4),
+                "lr": round(factor, 4),
+                "load": [round(float(e.load.max()), 3) for e in model.experts()],
+            }
             if step % 200 == 0:
                 row["heldout"] = round(heldout_loss(model, held, args.window), 4)
             print(json.dumps(row), flush=True)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            with open(args.run / "log.jsonl", "a") as log:
+                log.write(json.dumps(row) + "\n")
         if seconds - saved_at > 300 or seconds >= args.minutes * 60:
             saved_at = seconds
-            save(latest, {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step,
-                          "seconds": seconds, "tokens": tokens, "config": TINY})
+            save(
+                latest,
+                {
+                    "model": model.state_dict(),
+                    "optimizers": [o.state_dict() for o in optimizers],
+                    "step": step,
+                    "seconds": seconds,
+                    "tokens": tokens,
+                    "config": TINY,
+                },
+            )
 
 
 if __name__ == "__main__":

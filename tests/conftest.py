@@ -1,0 +1,55 @@
+"""What several test modules share: the embedded model, and the real command as a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coderv2_local.backend import LocalBackend
+from coderv2_local.models import find_model
+
+ROOT = Path(__file__).parent.parent
+Coder = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> LocalBackend:
+    """The embedded model, loaded once."""
+    return LocalBackend(find_model("tiny").path, n_threads=1)
+
+
+@pytest.fixture
+def coder(tmp_path: Path) -> Coder:
+    """Run `coder` as a user's shell would: a process of its own, in an empty folder, without the network."""
+
+    def run(*args: object, stdin: str | None = None, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        environment = dict(
+            os.environ, CODER_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="1", NO_COLOR="1", PYTHONPATH=str(ROOT)
+        )
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *map(str, args)],
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            cwd=cwd,
+            env=environment,
+        )
+
+    return run
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Wrong input: exit code 2, one line saying what, nothing on stdout, no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().split("\n")
+    assert lines[0].startswith("error: ")
+    assert len(lines) <= 2, result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr

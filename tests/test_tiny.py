@@ -1,0 +1,111 @@
+"""The embedded model: made from the checkpoint in this repository, and good enough for what it is shown for."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+from coderv2_local.conversation import Conversation
+from coderv2_local.fim import Hole, fill
+from coderv2_local.models import find_model
+from coderv2_local.sampling import SamplingOptions
+from converters.gguf_header import read_header
+
+FUNCTIONS = [  # @ stands for the blank line
+    'def mean(values):\n    """Return the mean of values."""\n    total = sum(values)\n@\n    return total / count\n',
+    'def is_empty(text):\n    """Return True if text is empty."""\n@\n',
+    "def find(items, name):\n    for item in items:\n@\n            return item\n    return None\n",
+    "def read_lines(path):\n    with open(path) as file:\n@\n    return lines\n",
+    'def join(names):\n    result = []\n    for name in names:\n@\n    return ", ".join(result)\n',
+    'def absolute(x):\n    """Return the absolute value of x."""\n    if x < 0:\n@\n    return x\n',
+    "def load(path):\n    try:\n        return open(path).read()\n@\n        return None\n",
+    "def most(values):\n    best = 0\n    for value in values:\n        if value > best:\n@\n    return best\n",
+    "class Point:\n    def __init__(self, x, y):\n        self.x = x\n@\n\n    def x(self):\n        pass\n",
+    "def add(a, b):\n@\n    return result\n",
+]
+
+
+def test_the_shipped_file_is_made_from_the_checkpoint(coder, tmp_path):
+    made = tmp_path / "again.gguf"
+    assert coder("convert", ROOT / "models" / "tiny", made, "-q", "q8_0").returncode == 0
+    shipped = find_model("tiny").path
+    ours, theirs = read_header(made), read_header(shipped)
+    assert list(ours.tensors) == list(theirs.tensors)
+    with open(made, "rb") as a, open(shipped, "rb") as b:
+        for name, tensor in ours.tensors.items():
+            other = theirs.tensors[name]
+            assert (tensor.shape, tensor.type, tensor.nbytes) == (other.shape, other.type, other.nbytes)
+            a.seek(tensor.offset)
+            b.seek(other.offset)
+            assert a.read(tensor.nbytes) == b.read(other.nbytes), name
+
+
+def test_it_is_small_and_of_the_architecture(tiny):
+    meta = tiny.engine.header.metadata
+    assert find_model("tiny").path.stat().st_size <= 16_000_000
+    assert sum(f.stat().st_size for f in (ROOT / "models" / "tiny").iterdir()) <= 32_000_000
+    assert meta["general.architecture"] == "deepseek2"
+    assert meta["tokenizer.ggml.pre"] == "deepseek-llm"
+    assert 4096 <= tiny.vocabulary.size <= 8192
+    for name in (
+        "blk.0.ffn_gate.weight",
+        "blk.1.ffn_gate_exps.weight",
+        "blk.1.ffn_gate_shexp.weight",
+        "blk.0.attn_k_b.weight",
+    ):
+        assert name in tiny.engine.header.tensors
+
+
+def test_a_blank_line_is_filled_by_one_that_compiles_more_often_than_not(tiny):
+    compiled = 0
+    for text in FUNCTIONS:
+        before, after = text.split("@")
+        middle = fill(Hole(before, after), tiny, SamplingOptions(), 64)
+        try:
+            ast.parse(before + middle + after)
+        except SyntaxError:
+            continue
+        compiled += bool(middle.strip())
+    assert compiled > len(FUNCTIONS) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "summary"),
+    [
+        ("is_even", "Return True if a number is even"),
+        ("count_words", "Count the words in a text"),
+        ("add", "Add two numbers"),
+    ],
+)
+def test_a_docstring_style_request_is_answered_by_a_fenced_function(tiny, name, summary):
+    conversation = Conversation(tiny, SamplingOptions(), 400)
+    generation, _ = conversation.ask(f"Write a Python function `{name}`: {summary}")
+    answer = "".join(generation).strip()
+    assert answer.startswith("```python\n")
+    assert answer.endswith("```")
+    assert isinstance(ast.parse(answer.removeprefix("```python\n").removesuffix("```")).body[0], ast.FunctionDef)
+
+
+def test_the_conversation_goes_on_from_what_is_evaluated(tiny):
+    conversation = Conversation(tiny, SamplingOptions(), 60)
+    generation, _ = conversation.ask("Hi")
+    conversation.keep(generation, "".join(generation))
+    before = list(tiny.engine.tokens)
+    _, dropped = conversation.ask("Write a Python function `add`: Add two numbers")
+    from coderv2_local.prompt import chat_prompt
+
+    following = chat_prompt(conversation.messages, tiny.format, tiny.vocabulary)
+    assert dropped == 0
+    assert following[: len(before)] == before
+
+
+def test_what_does_not_fit_is_dropped_and_counted(tiny):
+    conversation = Conversation(tiny, SamplingOptions(), 64)
+    for _ in range(12):
+        generation, dropped = conversation.ask("word " * 300)
+        generation.ids += tiny.vocabulary.encode(" fine")
+        conversation.keep(generation, "fine")
+        if dropped:
+            break
+    assert dropped
+    assert conversation.messages[0].role == "user"
