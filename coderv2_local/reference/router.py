@@ -24,14 +24,25 @@ def route(logits: Array, c: ModelConfig) -> tuple[Ids, Array]:
         expert ids (T, K), the best first, and their weights (T, K).
     """
     scores = softmax(logits)
-    if c.topk_method == "group_limited_greedy":
-        ids = group_limited_greedy(scores, c.n_experts_per_token, c.n_groups, c.n_groups_used)
-    else:
-        ids = greedy(scores, c.n_experts_per_token)
+    ids = choose(scores, c)
     weights = np.take_along_axis(scores, ids, axis=-1)
     if c.norm_topk_prob:
         weights = weights / weights.sum(axis=-1, keepdims=True)
     return ids, weights * scores.dtype.type(c.routed_scaling_factor)
+
+
+def choose(scores: Array, c: ModelConfig) -> Ids:
+    """The experts of each token by the config's rule.
+
+    Args:
+        scores: (T, E), probabilities.
+
+    Returns:
+        (T, K), the best first.
+    """
+    if c.topk_method == "group_limited_greedy":
+        return group_limited_greedy(scores, c.n_experts_per_token, c.n_groups, c.n_groups_used)
+    return greedy(scores, c.n_experts_per_token)
 
 
 def greedy(scores: Array, k: int) -> Ids:

@@ -1,0 +1,87 @@
+"""The constants in a GGUF's metadata against those of its source, and what the file says about itself."""
+
+import dataclasses
+import math
+
+from converters.config import ModelConfig
+from converters.gguf_header import GgufHeader
+from quant.errors import InputError
+
+from ..reference.gguf_config import ARCHITECTURE, groups_of
+
+_NOT_COMPARED = {"max_context", "bos_token_id", "eos_token_id", "yarn", "topk_method"}
+_WORDS = {
+    "routed_scaling_factor": "the router's scale",
+    "norm_topk_prob": "whether the router's weights are normalised",
+    "rope_theta": "the rotary base",
+    "rms_norm_eps": "the norms' epsilon",
+    "mscale_all_dim": "YaRN's multiplier",
+    "original_context": "YaRN's original context",
+    "factor": "YaRN's factor",
+}
+
+
+def check_vocabulary(ours: ModelConfig, theirs: ModelConfig, our_tokens: object, their_tokens: object) -> None:
+    """Refuse to compare models of different vocabularies: their logits have nothing to do with each other.
+
+    Raises:
+        InputError: they differ.
+    """
+    hint = "compare the file with the checkpoint that it was made from"
+    if ours.vocab_size != theirs.vocab_size:
+        raise InputError(
+            f"the file has a vocabulary of {ours.vocab_size} tokens, what it is compared with one of "
+            f"{theirs.vocab_size}",
+            hint=hint,
+        )
+    if isinstance(our_tokens, list) and isinstance(their_tokens, list) and our_tokens != their_tokens:
+        same = sum(a == b for a, b in zip(our_tokens, their_tokens, strict=False))
+        raise InputError(
+            f"the two vocabularies differ: only {same} of {len(our_tokens)} tokens are the same", hint=hint
+        )
+
+
+def settings_against(ours: ModelConfig, theirs: ModelConfig, header: GgufHeader) -> list[str]:
+    """Every constant of the architecture that the file has differently from its source, in words.
+
+    A file without group keys is not at fault: exact routing supplies them (see `remarks`).
+    """
+    found = _differences(ours, theirs, _NOT_COMPARED)
+    if f"{ARCHITECTURE}.expert_group_count" not in header.metadata:
+        found = [f for f in found if "n_groups" not in f]
+    if (ours.yarn is None) != (theirs.yarn is None):
+        found.append(f"YaRN is {'missing' if ours.yarn is None else 'there'} in the file, unlike in its source")
+    elif ours.yarn is not None and theirs.yarn is not None:
+        # only the product of attention scale and rotary gain can be stored, for equal mscales
+        found += _differences(ours.yarn, theirs.yarn, {"mscale"})
+    return found
+
+
+def _differences(ours: object, theirs: object, skip: set[str]) -> list[str]:
+    found = []
+    for field in dataclasses.fields(ours):  # type: ignore[arg-type]
+        a, b = getattr(ours, field.name), getattr(theirs, field.name)
+        if field.name in skip or a == b:
+            continue
+        if isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-9):
+            continue
+        found.append(f"{_WORDS.get(field.name, field.name)} is {_show(a)} in the file, {_show(b)} in its source")
+    return found
+
+
+def _show(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def remarks(header: GgufHeader) -> list[str]:
+    """What a user should know about the file, though it does not make it wrong."""
+    found = []
+    if any(name.endswith("attn_kv_b.weight") for name in header.tensors):
+        found.append(
+            "the file is from before the MLA split: it works, with a KV cache many times larger; "
+            "`coder convert` can split it"
+        )
+    groups, _ = groups_of(header.metadata)
+    if groups > 1 and f"{ARCHITECTURE}.expert_group_count" not in header.metadata:
+        found.append("the file lacks the group keys of its router: exact routing supplies them")
+    return found

@@ -1,0 +1,169 @@
+"""Every tensor of a GGUF against its source: a damaged block is found even in an expert that no prompt visits."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.gguf_header import GgufHeader, TensorInfo, open_data
+from converters.tensor_table import Part, Wanted, tensor_table
+from quant import ggml
+from quant.block_types import WRITABLE, BlockType
+from quant.errors import InputError
+
+from .sources import Floats, Source
+
+ERROR_RATIO = 4.0
+"""A block may err so many times more than the same block requantized here: another quantizer, or importance weights,
+choose other scales, but not that much worse ones."""
+ERROR_FLOOR = 0.004
+"""…and errors below this share of a tensor's own size are never held against a block."""
+MIN_BLOCK = 32
+BATCH_ROWS = 1 << 20
+"""Elements that are compared at a time."""
+
+
+@dataclass(frozen=True)
+class BadTensor:
+    """A part of a tensor that is not what its source says."""
+
+    tensor: str
+    part: int | None
+    """Which expert, or which head; None for a tensor that is not stacked."""
+    blocks: int
+    """How many blocks are off."""
+    of: int
+    """How many blocks there are in this part."""
+    worst: float
+    """The largest error of a block, as a share of the size of the values in the part."""
+
+    def __str__(self) -> str:
+        where = self.tensor
+        if self.part is not None:
+            where += f", {'expert' if '_exps' in self.tensor else 'head'} {self.part}"
+        return f"{where}: {self.blocks} of {self.of} blocks are off, the worst by {self.worst:.3g} of the values' size"
+
+
+@dataclass(frozen=True)
+class TensorComparison:
+    """What comparing every tensor found."""
+
+    parts: int
+    identical: int
+    """Parts whose bytes are exactly those of the source, quantized here."""
+    bad: tuple[BadTensor, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+def compare_tensors(
+    header: GgufHeader, source: Source, *, threads: int = 1, on_progress: Callable[[int, int], None] | None = None
+) -> TensorComparison:
+    """Compare every tensor, an expert or a head at a time.
+
+    Args:
+        header: of the file in question.
+        source: what it was made from.
+        threads: parts compared at a time; ggml quantizes without the GIL.
+        on_progress: called with (parts done, parts).
+    """
+    table = list(_table(header, source))
+    known = {w.name for w in table}
+    missing = tuple(w.name for w in table if w.name not in header.tensors)
+    extra = tuple(name for name in header.tensors if name not in known)
+    data = open_data(header.path)
+    work = [(w, i) for w in table if w.name in header.tensors for i in range(len(w.parts))]
+    bad: list[BadTensor] = []
+    identical = 0
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(lambda job: _compare_part(data, header.tensors[job[0].name], source, *job), work)
+        for done, result in enumerate(results, 1):
+            identical += result is None
+            if isinstance(result, BadTensor):
+                bad.append(result)
+            if on_progress:
+                on_progress(done, len(work))
+    return TensorComparison(len(work), identical, tuple(bad), missing, extra)
+
+
+def _table(header: GgufHeader, source: Source) -> Iterator[Wanted]:
+    """The tensors that the file should have, in the form that it has them."""
+    for wanted in tensor_table(source.config):
+        layer, _, rest = wanted.name.rpartition(".attn_")
+        if rest not in ("k_b.weight", "v_b.weight") or f"{layer}.attn_kv_b.weight" not in header.tensors:
+            yield wanted
+        elif rest == "k_b.weight":  # a file from before the MLA split holds both as the checkpoint does
+            part = wanted.parts[0]
+            whole = Part(part.stored, part.stored_shape, 0, part.stored_shape[0])
+            yield Wanted(f"{layer}.attn_kv_b.weight", part.stored_shape, (whole,))
+
+
+def _compare_part(
+    data: npt.NDArray[np.uint8], info: TensorInfo, source: Source, wanted: Wanted, part: int
+) -> BadTensor | bool | None:
+    """None when the bytes are the same, False when they are not but no block is off."""
+    if info.shape != wanted.shape:
+        return BadTensor(info.name, None, 1, 1, float("inf"))
+    expected = source.part(wanted, part)
+    rows, columns = expected.shape[0] if expected.ndim > 1 else 1, info.shape[-1]
+    expected = expected.reshape(rows, columns)
+    size = float(np.sqrt(np.mean(np.square(expected)))) or 1.0
+    blocks = off = 0
+    worst, same = 0.0, True
+    step = max(1, BATCH_ROWS // columns)
+    for row in range(0, rows, step):
+        piece = expected[row : row + step]
+        at = info.offset + (part * rows + row) * info.row_bytes
+        raw = data[at : at + len(piece) * info.row_bytes]
+        errors, limit = block_errors(raw, piece, info.type)
+        if errors is None or limit is None:
+            blocks += piece.size // _block(info.type, columns)
+            continue
+        same = False
+        blocks += errors.size
+        wrong = ~(errors <= np.maximum(limit * ERROR_RATIO, ERROR_FLOOR * size))  # NaN is wrong too
+        off += int(wrong.sum())
+        if wrong.any():
+            worst = max(worst, float(np.nan_to_num(errors[wrong], nan=np.inf, posinf=np.inf).max()) / size)
+    if off:
+        return BadTensor(info.name, part if len(wanted.parts) > 1 else None, off, blocks, worst)
+    return None if same else False
+
+
+def block_errors(
+    raw: npt.NDArray[np.uint8], expected: Floats, kind: BlockType
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | tuple[None, None]:
+    """Root mean square error of each block: the file's, and that of the source quantized here.
+
+    Returns:
+        Two arrays (blocks,), or (None, None) when the bytes are the same. For types not written here the
+        second is a tenth of the values.
+    """
+    flat = expected.reshape(-1)
+    best_error = flat * np.float32(0.1)
+    if kind.name in WRITABLE:
+        again = ggml.quantize(expected, kind)
+        if np.array_equal(again, raw):
+            return None, None
+        best_error = ggml.dequantize(again, kind) - flat
+    try:
+        stored = ggml.dequantize(raw, kind)
+    except ggml.GgmlError as error:
+        raise InputError(f"cannot compare tensors of type {kind.name}: {error.message}") from None
+    block = _block(kind, expected.shape[-1])
+    return _rms(stored - flat, block), _rms(best_error, block)
+
+
+def _block(kind: BlockType, columns: int) -> int:
+    """Elements that errors are averaged over: the type's block; for types without blocks 32, or a row."""
+    if kind.block_size > 1:
+        return kind.block_size
+    return MIN_BLOCK if columns % MIN_BLOCK == 0 else columns
+
+
+def _rms(error: Floats, block: int) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        out: npt.NDArray[np.float32] = np.sqrt(np.mean(np.square(error.reshape(-1, block)), axis=-1))
+    return out
