@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cli.options import ContextOption, ModelOption, SeedOption, TemperatureOption, ThreadsOption
+from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, TemperatureOption, ThreadsOption
 from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def chat(
     seed: SeedOption = 0,
     context: ContextOption = 0,
     threads: ThreadsOption = None,
+    stock_routing: StockRoutingOption = False,
 ) -> None:
     """Talk to a model. With -p, or with text on stdin, print one answer and exit.
 
@@ -48,7 +49,7 @@ def chat(
     question = one_shot_question(prompt)
     chosen = find_model(model)
     options = SamplingOptions(temperature=temperature, seed=seed)
-    with LocalBackend(chosen.path, n_ctx=context, n_threads=threads) as backend:
+    with LocalBackend(chosen.path, n_ctx=context, n_threads=threads, exact_routing=not stock_routing) as backend:
         conversation = Conversation(backend, options, max_tokens)
         if question is None:
             converse(conversation, chosen)

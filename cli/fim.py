@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import ContextOption, ModelOption, SeedOption, TemperatureOption, ThreadsOption
+from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, TemperatureOption, ThreadsOption
 
 
 def fim(
@@ -21,6 +21,7 @@ def fim(
     seed: SeedOption = 0,
     context: ContextOption = 0,
     threads: ThreadsOption = None,
+    stock_routing: StockRoutingOption = False,
 ) -> None:
     """Fill in code at a place in a file: print the middle, and nothing else, to stdout.
 
@@ -34,6 +35,8 @@ def fim(
     place = parse_target(target)
     hole = hole_at(read_source(place.path), place)
     options = SamplingOptions(temperature=temperature, seed=seed)
-    with LocalBackend(find_model(model).path, n_ctx=context, n_threads=threads) as backend:
+    with LocalBackend(
+        find_model(model).path, n_ctx=context, n_threads=threads, exact_routing=not stock_routing
+    ) as backend:
         middle = fill(hole, backend, options, max_tokens)
     sys.stdout.write(middle + ("\n" if sys.stdout.isatty() else ""))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from cli.chat import chat
 from cli.convert import convert
 from cli.fim import fim
+from cli.verify import verify
 from coderv2_local import __version__
 from coderv2_local.stream import printable
 from quant.errors import CoderError
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(chat)
 app.command()(fim)
 app.command()(convert)
+app.command()(verify)
 
 
 def _show_version(wanted: bool) -> None:
@@ -39,13 +41,16 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    """DeepSeek-Coder-V2 on your own machine: chat, fill in code, convert the published weights, prove the result.
+
+    Start with: coder chat
+    """
 
 
 def main() -> None:
     """Run `coder`. Data goes to stdout, everything else to stderr."""
     try:
-        app()
+        app(prog_name="coder")
     except CoderError as error:
         show_error(error)
         sys.exit(error.exit_code)

@@ -16,3 +16,9 @@ ThreadsOption = Annotated[
 ]
 TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 always takes the most probable token.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw when the temperature is above 0.")]
+StockRoutingOption = Annotated[
+    bool,
+    typer.Option(
+        "--stock-routing", help="Let llama.cpp choose experts by its own rule (wrong for the 236B): to compare."
+    ),
+]

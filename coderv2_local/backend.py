@@ -65,15 +65,17 @@ class LocalBackend:
         path: a GGUF of this family.
         n_ctx: context in tokens; 0 takes the model's own, up to the engine's default.
         n_threads: None takes the cores this process may use.
+        exact_routing: choose experts as the model was trained to, where llama.cpp does not; False only to compare.
 
     Raises:
         InputError: the file cannot be used.
         EngineError: llama.cpp refused it.
     """
 
-    def __init__(self, path: Path, *, n_ctx: int = 0, n_threads: int | None = None) -> None:
-        taps = install_taps(read_header(path).metadata)
-        self.engine = Engine(path, n_ctx=n_ctx, n_threads=n_threads, taps=taps)
+    def __init__(self, path: Path, *, n_ctx: int = 0, n_threads: int | None = None, exact_routing: bool = True) -> None:
+        header = read_header(path)
+        taps = install_taps(header.metadata) if exact_routing else []
+        self.engine = Engine(path, n_ctx=n_ctx, n_threads=n_threads, taps=taps, header=header)
         self.vocabulary = self.engine.vocabulary
         template = self.engine.header.metadata.get("tokenizer.chat_template")
         self._template = template if isinstance(template, str) else None

@@ -51,6 +51,7 @@ class Engine:
         flash_attention: off only to compare numbers (flash attention rounds K to F16).
         kv_type: type of the KV cache.
         taps: hooks on the eval callback (:mod:`coderv2_local.hooks`).
+        header: of the file, where it has been read already.
 
     Raises:
         InputError: the file is missing, no GGUF, or of another architecture.
@@ -67,11 +68,12 @@ class Engine:
         flash_attention: bool = True,
         kv_type: KvType = "f16",
         taps: Sequence[Tap] = (),
+        header: GgufHeader | None = None,
     ) -> None:
         self._context: Any = None
         self._model: Any = None
         self.path = path
-        self.header = read_header(path)
+        self.header = header or read_header(path)
         check_loadable(self.header, path)
         llama_library.start()
         self._load_model()
