@@ -38,5 +38,5 @@ def fim(
     with LocalBackend(
         find_model(model).path, n_ctx=context, n_threads=threads, exact_routing=not stock_routing
     ) as backend:
-        middle = fill(hole, backend, options, max_tokens)
+        middle = fill(hole, backend, options, max_tokens).text
     sys.stdout.write(middle + ("\n" if sys.stdout.isatty() else ""))

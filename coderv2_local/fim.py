@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coderv2_local.backend import LocalBackend
+from coderv2_local.fim_stops import Hole, end_of
 from coderv2_local.sampling import SamplingOptions
 from quant.errors import InputError
 
@@ -25,16 +26,11 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Hole:
-    """A text with a place to fill: what stands before and after it."""
+class Filling:
+    """A middle, trimmed, and what ended it: "end" (the model's own), "length", or the name of a rule of `fim_stops`."""
 
-    prefix: str
-    suffix: str
-
-    @property
-    def is_within_line(self) -> bool:
-        """Does text follow on the hole's own line? Then only that line is filled."""
-        return bool(self.suffix.split("\n", 1)[0].strip())
+    text: str
+    reason: str
 
 
 def parse_target(text: str) -> Target:
@@ -125,33 +121,25 @@ def _nearest(lines: list[str], backend: LocalBackend, budget: int) -> list[str]:
     return lines
 
 
-def fill(hole: Hole, backend: LocalBackend, options: SamplingOptions, max_tokens: int) -> str:
-    """The middle that the model proposes, trimmed.
+def fill(hole: Hole, backend: LocalBackend, options: SamplingOptions, max_tokens: int) -> Filling:
+    """The middle that the model proposes.
 
     Raises:
         InputError: the model file has no FIM ids.
     """
     seen = fit(hole, backend, max_tokens)
     middle = ""
-    for chunk in backend.infill(seen.prefix, seen.suffix, options, max_tokens):
+    generation = backend.infill(seen.prefix, seen.suffix, options, max_tokens)
+    for chunk in generation:
         middle += chunk
-        if hole.is_within_line and "\n" in middle:
-            break
-    return trim(middle, hole)
+        if end := end_of(middle, hole):
+            return Filling(_without_last_newline(middle[: end[0]]), end[1])
+    ended = end_of(middle + "\n", hole)  # the last line is whole now, too
+    if ended and ended[0] < len(middle):
+        return Filling(_without_last_newline(middle[: ended[0]]), ended[1])
+    return Filling(middle, "length" if len(generation.ids) >= max_tokens else "end")
 
 
-def trim(middle: str, hole: Hole) -> str:
-    """What of a generated middle is kept.
-
-    - Within a line, only that line.
-    - Not the line that follows the hole anyway: when the middle goes on into the text after it, it ends before that.
-    """
-    if hole.is_within_line:
-        return middle.split("\n", 1)[0]
-    following = next((line for line in hole.suffix.split("\n") if line.strip()), None)
-    lines = middle.split("\n")
-    if following is not None:
-        for i, line in enumerate(lines):
-            if i > 0 and line.rstrip() == following.rstrip():
-                return "\n".join(lines[:i]).rstrip()
-    return middle
+def _without_last_newline(text: str) -> str:
+    """A middle cut before a line ends with the line before: the newline that stands after the hole serves it."""
+    return text.removesuffix("\n")
