@@ -143,6 +143,7 @@ def write_gguf(
     def add(name: str, values: np.ndarray) -> None:
         kind = block_type(matrices if values.ndim > 1 and "gate_inp" not in name else "F32")
         values = np.ascontiguousarray(values, np.float32)
+        kind = kind if kind.fits(values.shape[-1]) else block_type("F32")
         raw = ggml.quantize(values.reshape(-1, values.shape[-1]), kind) if values.ndim > 1 else values.view(np.uint8)
         shape = (*values.shape[:-1], kind.row_bytes(values.shape[-1]))
         if kind.name == "F32":

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.gguf_header import read_header
-from quant.errors import InputError
+from quant.errors import InputError, VerdictError
 
 from ..engine import check_loadable
 from ..reference.gguf_config import config_of
@@ -20,6 +20,7 @@ from .layers import RuleBroken, StageComparer, StageDifference, broken_rules
 from .measures import Agreement, Logits, agreement
 from .settings import check_vocabulary, remarks, settings_against
 from .sources import GgufSource, Source, open_source
+from .structure import problems
 from .tensors import TensorComparison, compare_tensors
 from .thresholds import Threshold, threshold
 
@@ -102,12 +103,14 @@ def verify(
 
     Raises:
         InputError: a file cannot be used, or the two have different vocabularies.
+        VerdictError: the file lacks tensors, or has them in other shapes: it cannot be run.
         EngineError: llama.cpp refused the file, or a hook failed.
     """
     tell = on_progress or (lambda what, done, total: None)
     header = read_header(model)
     config = config_of(header)
     check_loadable(header, model)
+    check_structure(model, problems(header, config))
     own = GgufSource(header)
     source: Source = open_source(against) if against is not None else own
     settings: list[str] = []
@@ -150,6 +153,17 @@ def verify(
         remarks=remarks(header),
         reasons=reasons(measured, bound, settings, tensors, broken_rules(stages, source.config)),
     )
+
+
+def check_structure(model: Path, found: list[str]) -> None:
+    """Refuse a file that cannot be run.
+
+    Raises:
+        VerdictError: something was found.
+    """
+    if found:
+        more = f", and {len(found) - 1} more like this" if len(found) > 1 else ""
+        raise VerdictError(f"{model}: {found[0]}{more}", hint="convert it again; nothing can run this file")
 
 
 def reasons(
@@ -195,6 +209,7 @@ def raw_logits(
     """
     header = read_header(model)
     config = config_of(header)
+    check_structure(model, problems(header, config))
     tokens = checked_ids(ids, config.vocab_size)
     if side == "reference":
         source = open_source(against) if against is not None else GgufSource(header)

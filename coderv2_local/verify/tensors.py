@@ -1,6 +1,6 @@
 """Every tensor of a GGUF against its source: a damaged block is found even in an expert that no prompt visits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.gguf_header import GgufHeader, TensorInfo, open_data
-from converters.tensor_table import Part, Wanted, tensor_table
+from converters.tensor_table import Wanted
 from quant import ggml
 from quant.block_types import WRITABLE, BlockType
 from quant.errors import InputError
 
 from .sources import Floats, Source
+from .structure import expected_tensors
 
 ERROR_RATIO = 4.0
 """A block may err so many times more than the same block requantized here: another quantizer, or importance weights,
@@ -69,7 +70,7 @@ def compare_tensors(
         threads: parts compared at a time; ggml quantizes without the GIL.
         on_progress: called with (parts done, parts).
     """
-    table = list(_table(header, source))
+    table = list(expected_tensors(header, source.config))
     known = {w.name for w in table}
     missing = tuple(w.name for w in table if w.name not in header.tensors)
     extra = tuple(name for name in header.tensors if name not in known)
@@ -86,18 +87,6 @@ def compare_tensors(
             if on_progress:
                 on_progress(done, len(work))
     return TensorComparison(len(work), identical, tuple(bad), missing, extra)
-
-
-def _table(header: GgufHeader, source: Source) -> Iterator[Wanted]:
-    """The tensors that the file should have, in the form that it has them."""
-    for wanted in tensor_table(source.config):
-        layer, _, rest = wanted.name.rpartition(".attn_")
-        if rest not in ("k_b.weight", "v_b.weight") or f"{layer}.attn_kv_b.weight" not in header.tensors:
-            yield wanted
-        elif rest == "k_b.weight":  # a file from before the MLA split holds both as the checkpoint does
-            part = wanted.parts[0]
-            whole = Part(part.stored, part.stored_shape, 0, part.stored_shape[0])
-            yield Wanted(f"{layer}.attn_kv_b.weight", part.stored_shape, (whole,))
 
 
 def _compare_part(

@@ -1,0 +1,359 @@
+"""`coder verify`: good files pass, every known defect is caught and named, bad input is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import typer
+from small_models import FULL, LITE, golden, patch_float, patch_tensor, random_checkpoint, write_gguf
+from typer.testing import CliRunner
+
+from cli.verify import chart
+from cli.verify import verify as command
+from coderv2_local.reference.checkpoint_weights import CheckpointWeights
+from coderv2_local.reference.gguf_config import config_of
+from coderv2_local.reference.model import forward
+from coderv2_local.verify.judge import raw_logits, verify
+from coderv2_local.verify.measures import agreement, divergence, perplexity
+from coderv2_local.verify.structure import problems
+from converters.gguf_header import dequantize, read_header
+from quant.errors import CoderError, InputError, VerdictError
+
+TOKENS = 48
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory):
+    return random_checkpoint(tmp_path_factory.mktemp("lite"), LITE)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    return random_checkpoint(tmp_path_factory.mktemp("full"), FULL)
+
+
+def check(path, checkpoint=None, **options):
+    return verify(path, against=checkpoint, max_tokens=TOKENS, threads=1, **options)
+
+
+def tensor(path, name):
+    return dequantize(path, read_header(path).tensors[name])
+
+
+def all_reasons(verdict) -> str:
+    return "\n".join(verdict.reasons)
+
+
+# measures
+
+
+def test_divergence_by_hand():
+    p, q = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
+    assert divergence(p, q) == pytest.approx([0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)])
+    assert divergence(p, p + 7) == pytest.approx([0], abs=1e-12)
+
+
+def test_logits_that_are_no_numbers_are_infinitely_far_apart():
+    assert divergence(np.zeros((1, 3)), np.array([[0, np.nan, 0]])).tolist() == [np.inf]
+
+
+def test_perplexity_by_hand():
+    logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [1, 1, 1]])
+    assert perplexity(logits, np.array([0, 1, 0])) == pytest.approx(1 / np.sqrt(0.25 * 0.1))
+
+
+def test_agreement_counts_the_most_probable_token():
+    a = agreement(np.eye(3), np.eye(3)[[0, 1, 0]], np.array([0, 1, 2]))
+    assert a.top1 == pytest.approx(2 / 3)
+    assert a.max_kl == a.p99_kl > a.mean_kl > 0
+
+
+# good files
+
+
+@pytest.mark.parametrize("kind", ["F32", "BF16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("name", ["lite", "full"])
+def test_a_good_file_is_good(tmp_path, request, name, kind):
+    checkpoint = request.getfixturevalue(name)
+    path = write_gguf(checkpoint, tmp_path / "m.gguf", matrices=kind)
+    against, alone = check(path, checkpoint), check(path)
+    assert against.good, against.reasons
+    assert alone.good, alone.reasons
+    assert against.tensors.identical == against.tensors.parts > 50
+    if kind == "F32":
+        assert against.agreement.max_kl < 1e-9
+        assert against.agreement.top1 == 1
+        assert max(d.difference for d in against.stages) < 1e-4
+        assert {d.stage for d in against.stages} == {"embedding", "attention", "router", "experts", "norm"}
+
+
+def test_a_file_against_a_finer_file(tmp_path, lite):
+    fine = write_gguf(lite, tmp_path / "fine.gguf")
+    coarse = write_gguf(lite, tmp_path / "coarse.gguf", matrices="Q8_0")
+    verdict = check(coarse, fine)
+    assert verdict.good, verdict.reasons
+    assert verdict.tensors.identical == verdict.tensors.parts
+
+
+def test_other_scales_for_a_block_are_no_defect(tmp_path, lite):
+    path, name = write_gguf(lite, tmp_path / "m.gguf", matrices="Q4_0"), "blk.1.ffn_up_exps.weight"
+    info = read_header(path).tensors[name]
+    data = np.memmap(path, np.uint8, "r+")
+    blocks = data[info.offset : info.offset + info.nbytes].reshape(-1, info.type.block_bytes)
+    scales = np.ascontiguousarray(blocks[:, :2]).view(np.float16) * np.float16(1.03)
+    blocks[:, :2] = scales.view(np.uint8)
+    data.flush()
+    verdict = check(path, lite)
+    assert verdict.good, verdict.reasons
+    assert verdict.tensors.identical < verdict.tensors.parts
+
+
+def test_golden_files_are_good(tmp_path):
+    folder = golden("full")
+    verdict = verify(write_gguf(folder, tmp_path / "m.gguf"), against=folder, max_tokens=64, threads=2)
+    assert verdict.good
+    assert verdict.agreement.mean_kl <= 1e-9
+
+
+# defects
+
+
+def test_keys_not_transposed(tmp_path, full):
+    path = write_gguf(full, tmp_path / "m.gguf")
+    k_b = tensor(path, "blk.1.attn_k_b.weight")
+    patch_tensor(path, "blk.1.attn_k_b.weight", k_b.swapaxes(1, 2))
+    verdict = check(path, full)
+    assert "blk.1.attn_k_b.weight, head 0" in all_reasons(verdict)
+    assert "mean divergence" in all_reasons(verdict)
+
+
+def test_keys_not_transposed_in_their_shape_either(tmp_path, full):
+    header = read_header(write_gguf(full, tmp_path / "m.gguf"))
+    info = header.tensors["blk.1.attn_k_b.weight"]
+    turned = type(info)(info.name, (info.shape[0], info.shape[2], info.shape[1]), info.type, info.offset, info.nbytes)
+    header.tensors[info.name] = turned
+    assert problems(header, config_of(header)) == [
+        "tensor blk.1.attn_k_b.weight has shape (2, 16, 32), not (2, 32, 16): it was not transposed"
+    ]
+
+
+def test_wrong_yarn_multiplier(tmp_path, full):
+    path = write_gguf(full, tmp_path / "m.gguf")
+    patch_float(path, "deepseek2.rope.scaling.yarn_log_multiplier", 0.1)
+    verdict = check(path, full)
+    assert "YaRN's multiplier is 1 in the file, 0.707 in its source" in all_reasons(verdict)
+    assert "mean divergence" in all_reasons(verdict)
+
+
+@pytest.mark.parametrize("name", ["attn_q_b", "attn_kv_a_mqa"])
+def test_rotary_pairs_not_interleaved(tmp_path, full, name):
+    path, c = write_gguf(full, tmp_path / "m.gguf"), CheckpointWeights.open(full).config
+    values = tensor(path, f"blk.0.{name}.weight")
+    halves = np.r_[0 : c.qk_rope_head_dim : 2, 1 : c.qk_rope_head_dim : 2]
+    if name == "attn_q_b":
+        heads = values.reshape(c.n_heads, c.qk_head_dim, -1)
+        heads[:, c.qk_nope_head_dim :] = heads[:, c.qk_nope_head_dim :][:, halves]
+    else:
+        values[c.kv_lora_rank :] = values[c.kv_lora_rank :][halves]
+    patch_tensor(path, f"blk.0.{name}.weight", values)
+    verdict = check(path, full)
+    assert f"blk.0.{name}.weight" in all_reasons(verdict)
+    assert "mean divergence" in all_reasons(verdict)
+
+
+def test_two_experts_swapped(tmp_path, full):
+    path = write_gguf(full, tmp_path / "m.gguf")
+    for name in ("gate", "up", "down"):
+        experts = tensor(path, f"blk.2.ffn_{name}_exps.weight")
+        experts[[3, 17]] = experts[[17, 3]]
+        patch_tensor(path, f"blk.2.ffn_{name}_exps.weight", experts)
+    verdict = check(path, full)
+    assert [(b.tensor, b.part) for b in verdict.tensors.bad] == [
+        (f"blk.2.ffn_{name}_exps.weight", e) for name in ("gate", "down", "up") for e in (3, 17)
+    ]
+    assert "mean divergence" in all_reasons(verdict)
+
+
+def test_router_scale_lost(tmp_path, full):
+    path = write_gguf(full, tmp_path / "m.gguf")
+    patch_float(path, "deepseek2.expert_weights_scale", 1.0)
+    verdict = check(path, full)
+    assert "the router's scale is 1 in the file, 16 in its source" in all_reasons(verdict)
+    assert "mean divergence" in all_reasons(verdict)
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+@pytest.mark.parametrize("group_keys", [True, False])
+def test_stock_routing_of_a_grouped_model(tmp_path, full, kind, group_keys):
+    path = write_gguf(full, tmp_path / "m.gguf", matrices=kind, group_keys=group_keys)
+    verdict = check(path, full, stock_routing=True)
+    assert "chosen by another rule" in all_reasons(verdict)
+    if group_keys:
+        assert not check(path, stock_routing=True).good  # found without a source too
+
+
+@pytest.mark.parametrize("kind", ["F32", "BF16", "Q8_0", "Q4_0"])
+def test_one_bad_block_in_an_expert_that_nothing_visits(tmp_path, full, kind):
+    path, name = write_gguf(full, tmp_path / "m.gguf", matrices=kind), "blk.1.ffn_down_exps.weight"
+    info = read_header(path).tensors[name]
+    at = info.offset + 29 * info.nbytes // 32  # somewhere in expert 29
+    with open(path, "r+b") as f:
+        f.seek(at)
+        block = bytearray(f.read(info.type.block_bytes * (32 // info.type.block_size)))
+        f.seek(at)
+        f.write(bytes(b ^ 0x75 for b in block))
+    verdict = check(path, full)
+    assert [(b.tensor, b.part, b.blocks) for b in verdict.tensors.bad] == [(name, 29, 1)]
+    assert not verdict.good
+
+
+def test_a_truncated_file(tmp_path, lite):
+    path = write_gguf(lite, tmp_path / "m.gguf")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="truncated"):
+        check(path, lite)
+
+
+def test_a_file_without_the_mla_split_works_and_is_named(tmp_path, full):
+    verdict = check(write_gguf(full, tmp_path / "m.gguf", split_mla=False), full)
+    assert verdict.good, verdict.reasons
+    assert "before the MLA split" in verdict.remarks[0]
+    assert verdict.agreement.max_kl < 1e-9
+
+
+def test_a_tensor_too_many_and_one_too_few(tmp_path, full):
+    header = read_header(write_gguf(full, tmp_path / "m.gguf"))
+    del header.tensors["blk.1.ffn_up_exps.weight"]
+    assert problems(header, config_of(header)) == ["tensor blk.1.ffn_up_exps.weight is missing"]
+
+
+# bad input
+
+
+def test_vocabularies_that_differ(tmp_path, lite):
+    other = random_checkpoint(tmp_path / "c", LITE | {"vocab_size": 310})
+    with pytest.raises(InputError, match=r"300 tokens.*310"):
+        check(write_gguf(lite, tmp_path / "m.gguf"), other)
+
+
+def test_token_lists_that_differ(tmp_path, lite):
+    a, b = write_gguf(lite, tmp_path / "a.gguf"), write_gguf(lite, tmp_path / "b.gguf")
+    data = bytearray(b.read_bytes())
+    at = data.index(b"<extra_270>")
+    data[at : at + 11] = b"<other_270>"
+    b.write_bytes(data)
+    with pytest.raises(InputError, match="299 of 300"):
+        check(a, b)
+
+
+def test_another_architecture_is_refused(tmp_path, lite):
+    path = write_gguf(lite, tmp_path / "m.gguf")
+    path.write_bytes(path.read_bytes().replace(b"deepseek2", b"deepseek9"))
+    with pytest.raises(InputError, match="deepseek9"):
+        check(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all", b"GGUF\x03\0\0\0" + b"\xff" * 64])
+def test_what_is_no_gguf_is_refused(tmp_path, content):
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(InputError):
+        check(tmp_path / "m.gguf")
+
+
+def test_thousands_of_damaged_headers_are_refused_or_read(tmp_path, full):
+    path, damaged = write_gguf(full, tmp_path / "m.gguf"), tmp_path / "d.gguf"
+    whole, header = path.read_bytes(), read_header(path)
+    rng = np.random.default_rng(11)
+    refused = 0
+    damaged.write_bytes(whole)
+    with open(damaged, "r+b") as f:
+        for _ in range(2000):
+            head = bytearray(whole[: header.data_offset])
+            for at in rng.integers(0, len(head), rng.integers(1, 5)):
+                head[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, head[at] ^ (1 << rng.integers(8))])
+            f.seek(0)
+            f.write(head)
+            f.flush()
+            try:
+                found = read_header(damaged)
+                problems(found, config_of(found))
+            except CoderError:
+                refused += 1
+    assert 200 < refused < 2000
+
+
+# the command
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.command()(command)
+
+    def invoke(*arguments):
+        return CliRunner().invoke(app, [str(a) for a in (*arguments, "--threads", 1)])
+
+    return invoke
+
+
+def test_the_report_and_its_exit(tmp_path, full, run):
+    path = write_gguf(full, tmp_path / "m.gguf")
+    good = run(path, "--against", full, "--tokens", TOKENS)
+    assert good.exit_code == 0
+    for words in ("mean", "99 %", "max", "perplexity", "router", "verdict: good", "identical to the source"):
+        assert words in good.stdout
+    stock = run(path, "--tokens", TOKENS, "--stock-routing")
+    assert isinstance(stock.exception, VerdictError)
+    assert stock.exception.exit_code == 1
+    assert "verdict: against the file" in stock.stdout
+
+
+def test_json_is_all_of_it(tmp_path, lite, run):
+    text = tmp_path / "t.py"
+    text.write_text("def f(x):\n    return x\n")
+    result = run(write_gguf(lite, tmp_path / "m.gguf"), "--json", "--text", text)
+    found = json.loads(result.stdout)
+    assert found["good"] is True
+    assert found["tokens"] == len(found["agreement"]["kl"]) == 1 + len(text.read_text())
+
+
+def test_raw_logits_of_both_sides(tmp_path, full, run):
+    path, ids = write_gguf(full, tmp_path / "m.gguf"), np.array([298, 5, 6, 7], np.int32)
+    np.save(tmp_path / "ids.npy", ids)
+    out = {}
+    for side in ("engine", "reference"):
+        result = run(path, "--ids", tmp_path / "ids.npy", "--dump", tmp_path / f"{side}.npy", "--side", side)
+        assert result.exit_code == 0, result.exception
+        out[side] = np.load(tmp_path / f"{side}.npy")
+        assert (out[side].dtype, out[side].shape) == (np.float32, (4, 300))
+    assert out["engine"] == pytest.approx(out["reference"], abs=1e-3)
+    assert out["reference"] == pytest.approx(forward(CheckpointWeights.open(full), ids), abs=1e-4)
+
+
+@pytest.mark.parametrize("ids", [[1, 300], [-1], [[1, 2]], [0.5], []])
+@pytest.mark.parametrize("side", ["engine", "reference"])
+def test_ids_out_of_range_are_refused(tmp_path, lite, ids, side):
+    with pytest.raises(InputError):
+        raw_logits(write_gguf(lite, tmp_path / "m.gguf"), np.array(ids), side)
+
+
+def test_files_that_are_not_there_are_refused(tmp_path, lite, run):
+    path = write_gguf(lite, tmp_path / "m.gguf")
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    for arguments in (
+        ("missing.gguf",),
+        (path, "--against", tmp_path / "missing"),
+        (path, "--text", tmp_path / "missing"),
+        (path, "--ids", tmp_path / "missing.npy", "--dump", tmp_path / "o.npy"),
+        (path, "--ids", tmp_path / "bad.npy", "--dump", tmp_path / "o.npy"),
+        (path, "--dump", tmp_path / "o.npy"),
+    ):
+        result = run(*arguments)
+        assert isinstance(result.exception, InputError), arguments
+    assert not (tmp_path / "o.npy").exists()
+
+
+def test_the_chart():
+    assert chart([1e-3, 1e-2, 1e-1]) == "▁▅█"
+    assert chart([0.0, float("inf")]) == "▁█"
+    assert len(chart([0.1] * 1000)) <= 64
