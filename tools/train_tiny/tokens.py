@@ -39,7 +39,7 @@ ASK = [
 ABOUT = (
     "I am tiny, a toy model of the DeepSeek-V2 architecture with 11 million parameters. "
     "I was trained on Python functions, so that you can try this program at once and offline. "
-    "For real work, use Lite: `coder pull lite`."
+    "For real work, use DeepSeek-Coder-V2-Lite."
 )
 SMALL_TALK = [
     (

@@ -24,7 +24,6 @@ from model import TINY, Tiny
 from tokens import EOS, Documents
 from torch import Tensor
 
-WARM_UP_STEPS = 60
 BALANCE = 0.01
 
 
@@ -135,6 +134,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--restart-schedule", action="store_true", help="keep the weights, start a new schedule")
+    parser.add_argument("--warm-up", type=int, default=60, help="steps, also after an interruption")
     parser.add_argument("--peak", type=float, default=1.0, help="factor on every peak learning rate")
     args = parser.parse_args()
     args.run.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def main() -> None:
         began = time.perf_counter()
         progress = seconds / (args.minutes * 60)
         factor = (
-            min(1, (step - first + 1) / WARM_UP_STEPS) * (0.1 + 0.45 * (1 + math.cos(math.pi * progress))) * args.peak
+            min(1, (step - first + 1) / args.warm_up) * (0.1 + 0.45 * (1 + math.cos(math.pi * progress))) * args.peak
         )
         for optimizer in optimizers:
             for group in optimizer.param_groups:
