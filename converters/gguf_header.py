@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.json_file import check_regular
 from quant import ggml
 from quant.block_types import BlockType, block_type_by_id
 from quant.errors import InputError
@@ -86,6 +87,7 @@ def read_header(path: Path) -> GgufHeader:
     Raises:
         GgufError: not a GGUF file, truncated, or with counts, names, shapes or offsets that cannot be.
     """
+    check_regular(path)
     try:
         with open(path, "rb") as f:
             magic = f.read(4)
@@ -94,8 +96,6 @@ def read_header(path: Path) -> GgufHeader:
                 raise GgufError(f"{path} {what}")
             with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _parse(path, data)
-    except FileNotFoundError:
-        raise GgufError(f"{path} does not exist") from None
     except OSError as e:
         raise GgufError(f"cannot read {path}: {e.strerror or e}") from None
 

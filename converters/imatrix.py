@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.gguf_header import dequantize, open_data, read_header
-from converters.json_file import read_bounded
+from converters.json_file import check_regular, read_bounded
 from converters.tensor_table import Wanted
 from quant.errors import InputError
 from quant.ggml import Floats
@@ -52,6 +52,7 @@ class Imatrix:
         Raises:
             ImatrixError: damaged, empty, or with values that are not finite or negative.
         """
+        check_regular(path)
         try:
             with open(path, "rb") as f:
                 magic = f.read(4)

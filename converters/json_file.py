@@ -1,6 +1,8 @@
 """Untrusted JSON, read with bounds: size, encoding, nesting and doubled keys are checked; every failure is named."""
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +50,30 @@ def read_bounded(path: Path, limit: int) -> bytes:
     Raises:
         InputError: missing, unreadable, a folder, or larger than `limit`.
     """
+    check_regular(path)
     try:
         with open(path, "rb") as f:
-            data = f.read(limit + 1)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+            if os.fstat(f.fileno()).st_size > limit:
+                raise InputError(f"{path} has more than {limit} bytes: too large for what it should hold")
+            return f.read()
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror or e}") from None
-    if len(data) > limit:
-        raise InputError(f"{path} has more than {limit} bytes: too large for what it should hold")
-    return data
+
+
+def check_regular(path: Path) -> None:
+    """Is it a plain file? Opening a pipe would wait for ever.
+
+    Raises:
+        InputError: missing, a folder, a pipe or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (OSError, ValueError) as e:
+        raise InputError(f"cannot read {path}: {e}") from None
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is not a file")
 
 
 def read_json_object(path: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
