@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from converters.job import Job, Options, closing, default_threads, parse_size, plan_source
+from converters.hub import is_repo_id
+from converters.job import Job, Options, closing, default_threads, parse_size, plan_hub, plan_source
 from converters.plan import Plan
 from converters.summary import as_json, expected_seconds, rows
 from converters.writer import bytes_on_disk, carry_out, check_room, existing_output
@@ -57,6 +58,7 @@ def convert(
         plan = job.plan
         if dry_run:
             _show_plan(plan, workers, as_json_text)
+            job.store.discard()
             return
         there = not force and existing_output(plan)
         if there:
@@ -76,6 +78,8 @@ def convert(
 
 
 def _plan(source: str, revision: str | None, destination: Path, options: Options, dry_run: bool) -> Job:
+    if not Path(source).exists() and is_repo_id(source):
+        return plan_hub(source, revision, destination, options, only_look=dry_run)
     return plan_source(Path(source), destination, options, only_look=dry_run)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from converters.config import ModelConfig, read_config
 from converters.gguf_header import read_header
 from converters.gguf_model import config_of, open_gguf
+from converters.hub import HubStore, open_model
 from converters.imatrix import Imatrix
 from converters.json_file import read_json_object
 from converters.metadata import ARCHITECTURE, Metadata, architecture_keys, text, tokenizer_keys, u32
@@ -80,37 +81,64 @@ def plan_source(source: Path, destination: Path, options: Options, *, only_look:
     return plan_gguf(source, destination, options)
 
 
-def plan_folder(
-    folder: Path, destination: Path, options: Options, *, name: str = "", revision: str = "", repository: str = ""
-) -> Job:
+def plan_folder(folder: Path, destination: Path, options: Options) -> Job:
     """Plan the conversion of a local checkpoint folder; errors as in `plan_source`."""
-    config = read_config(folder)
-    keys = architecture_keys(config)
+    architecture_keys(read_config(folder))  # say first what is wrong with the config
     checkpoint = Checkpoint.open(folder)
-    table = tensor_table(config)
-    check_checkpoint(checkpoint, config, table)
-    tokenizer = read_tokenizer(folder, config)
     shards = sorted({t.shard for t in checkpoint.tensors.values()})
     paths = [(folder / s, 8 + len(read_shard_header(folder / s))) for s in shards]
-    store = CheckpointStore(checkpoint)
+    store, name = CheckpointStore(checkpoint), folder.resolve().name
+    return _plan_checkpoint(checkpoint, store, fingerprint_files(paths), name, destination, options)
+
+
+def plan_hub(repo: str, revision: str | None, destination: Path, options: Options, *, only_look: bool = False) -> Job:
+    """Plan the conversion of a model on the Hub; its small files go into a folder beside `destination`.
+
+    With `only_look` into another one, which the caller discards: the first may hold an interrupted run's shards.
+
+    Raises:
+        InputError: no such model, no connection, or what `plan_source` refuses.
+    """
+    if not destination.parent.is_dir():
+        raise InputError(f"{destination.parent} is not a folder", hint="make it first")
+    model = open_model(
+        repo, revision, destination.with_name(destination.name + (".look" if only_look else ".download"))
+    )
+    store, name = HubStore(model), repo.split("/")[1]
+    said = {"repository": repo, "revision": model.revision}
+    return _plan_checkpoint(model.checkpoint, store, model.fingerprint, name, destination, options, **said)
+
+
+def _plan_checkpoint(
+    checkpoint: Checkpoint,
+    store: Store,
+    source_digest: str,
+    name: str,
+    destination: Path,
+    options: Options,
+    **said: str,
+) -> Job:
+    folder = checkpoint.folder
+    config = read_config(folder)
+    table = tensor_table(config)
+    check_checkpoint(checkpoint, config, table)
     chosen = recipe(options.recipe or DEFAULT_RECIPE)
     imatrix = Imatrix.read(options.imatrix) if options.imatrix else None
     types = TypeChoice(config, chosen, block_type(options.experts) if options.experts else None, imatrix, table)
     metadata: Metadata = {
         "general.architecture": text(ARCHITECTURE),
         "general.type": text("model"),
-        "general.name": text(name or folder.resolve().name),
+        "general.name": text(name),
         "general.file_type": u32(chosen.file_type),
         "general.quantization_version": u32(QUANTIZATION_VERSION),
-        **keys,
-        **tokenizer_keys(tokenizer),
+        **architecture_keys(config),
+        **tokenizer_keys(read_tokenizer(folder, config)),
         **provenance(
             chosen.name,
-            fingerprint_files(paths),
+            source_digest,
             experts=(options.experts or "").upper(),
             imatrix=imatrix.digest if imatrix else "",
-            repository=repository,
-            revision=revision,
+            **said,
         ),
     }
     plan = make_plan(
@@ -119,7 +147,7 @@ def plan_folder(
         store,
         metadata,
         types.choice,
-        source=name or str(folder),
+        source=said.get("repository", str(folder)),
         recipe=chosen.name,
         importance=types.importance,
         split_bytes=options.split_bytes,

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,8 +25,24 @@ class Store(Protocol):
     def read(self, stored: str, start: int, out: Bytes) -> None:
         """Fill `out` with the tensor's bytes from its byte `start` on."""
 
+    def prepare(self, order: Sequence[str]) -> None:
+        """What will be read, one entry a `read`, in this order. Called once, before the first read."""
+
     def close(self) -> None:
         """Close all files."""
+
+    def discard(self) -> None:
+        """Remove temporary files, once the output is complete."""
+
+
+class Local:
+    """What stores on the local disk have in common: nothing to prepare, nothing to discard."""
+
+    def prepare(self, order: Sequence[str]) -> None:
+        """See `Store`."""
+
+    def discard(self) -> None:
+        """See `Store`."""
 
 
 class Files:
@@ -84,7 +100,7 @@ class Files:
             self.close_one(name)
 
 
-class CheckpointStore:
+class CheckpointStore(Local):
     """The tensors of a local checkpoint folder."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -110,7 +126,7 @@ class CheckpointStore:
         self.files.close()
 
 
-class GgufStore:
+class GgufStore(Local):
     """The tensors of a GGUF file, or of all the files of a split one."""
 
     def __init__(self, folder: Path, tensors: Mapping[str, tuple[str, TensorInfo]]) -> None:
@@ -137,7 +153,7 @@ class GgufStore:
         self.files.close()
 
 
-class ShapeStore:
+class ShapeStore(Local):
     """A checkpoint that is not there: tensors are known to be BF16, and cannot be read."""
 
     def stored_type(self, stored: str) -> BlockType:

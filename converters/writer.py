@@ -30,9 +30,10 @@ def existing_output(plan: Plan) -> bool:
         InputError: a file is there, but it is another one.
     """
     states = [_state(f) for f in plan.files]
-    if all(s == "same" for s in states):
-        return True
     journal = journal_path(plan)
+    if all(s == "same" for s in states):
+        journal.unlink(missing_ok=True)  # of a run that was killed after its last step
+        return True
     for f, state in zip(plan.files, states, strict=True):
         if state == "other" or (state == "same" and not journal.exists()):
             raise InputError(
@@ -114,6 +115,7 @@ def carry_out(
             report(_done_bytes(plan, journal.done))
         try:
             run = _Run(plan, Producer(plan, store, allow_nonfinite=allow_nonfinite), files, journal, report)
+            store.prepare(run.stored_in_order())
             run.work(threads)
             for f in files.values():
                 os.fsync(f)
@@ -125,6 +127,7 @@ def carry_out(
                 os.close(f)
         _publish(plan)
         discard = True
+        store.discard()
     except OSError as e:
         full = e.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full" if full else f"cannot write {plan.files[0].path}: {e.strerror or e}"
@@ -142,12 +145,19 @@ class _Run:
 
     def __init__(self, plan: Plan, producer: Producer, files: dict[int, int], journal: Journal, report: Report) -> None:
         self.plan, self.producer, self.files, self.journal, self.report = plan, producer, files, journal, report
-        self._todo = iter([i for i in range(len(plan.pieces)) if i not in journal.done])
+        self._numbers = [i for i in range(len(plan.pieces)) if i not in journal.done]
+        self._todo = iter(self._numbers)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._finished: queue.SimpleQueue[tuple[int, int] | BaseException | None] = queue.SimpleQueue()
 
+    def stored_in_order(self) -> list[str]:
+        """The stored tensors that will be read, one entry a piece."""
+        pieces = [self.plan.pieces[n] for n in self._numbers]
+        return [self.plan.tensors[p.tensor].wanted.parts[p.part].stored for p in pieces]
+
     def work(self, threads: int) -> None:
+        """Make all pieces that are not done."""
         workers = [threading.Thread(target=self._worker, name=f"quantize-{n}", daemon=True) for n in range(threads)]
         for w in workers:
             w.start()

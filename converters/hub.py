@@ -1,0 +1,238 @@
+"""A checkpoint on the Hugging Face Hub: headers are read over the network, shards are fetched, used and dropped.
+
+All traffic goes through huggingface-hub, which honours HF_ENDPOINT, tokens and proxies, and resumes broken downloads.
+At most two shards are on disk at a time: the one in use and the one that is coming.
+"""
+
+import functools
+import hashlib
+import importlib
+import re
+import shutil
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from converters.safetensors_shards import (
+    HEADER_LIMIT,
+    INDEX_NAME,
+    SINGLE_NAME,
+    Checkpoint,
+    CheckpointError,
+    join_shards,
+    parse_shard_header,
+    read_index,
+)
+from converters.store import CheckpointStore
+from quant.block_types import BlockType
+from quant.errors import CoderError, InputError
+from quant.ggml import Bytes
+
+SHARDS_ON_DISK = 2
+_FIRST_READ = 1 << 18
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+_OPTIONAL_FILES = ("chat_template.jinja",)
+
+T = TypeVar("T")
+
+
+class HubError(InputError):
+    """The Hub has no such model, or cannot be reached."""
+
+
+def is_repo_id(source: str) -> bool:
+    """Could it be an id such as "deepseek-ai/DeepSeek-Coder-V2-Lite-Base"?"""
+    return _REPO_ID.fullmatch(source) is not None and ".." not in source
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model on the Hub at one commit: its small files are here, its shards are known by their headers."""
+
+    repo: str
+    revision: str
+    """The commit's hash."""
+    folder: Path
+    """Where small files and, in their turn, shards lie."""
+    checkpoint: Checkpoint
+    headers: dict[str, bytes]
+    """Shard → its header, with the eight bytes of its length."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights: the commit, and every shard's header."""
+        h = hashlib.sha256(f"{self.repo}@{self.revision}".encode())
+        for shard in sorted(self.headers):
+            h.update(shard.encode() + self.headers[shard])
+        return h.hexdigest()
+
+
+def open_model(repo: str, revision: str | None, folder: Path) -> HubModel:
+    """Look a model up, fetch its small files into `folder`, and read the headers of its shards.
+
+    Raises:
+        HubError: no such model or revision, no access to it, or no connection.
+        InputError: its files are damaged; see `safetensors_shards`.
+    """
+    from huggingface_hub import HfApi  # imported late: it costs start-up time that local conversions need not pay
+
+    info = _ask(f"the model {repo}", lambda: HfApi().model_info(repo, revision=revision))
+    commit = str(info.sha)
+    names = {s.rfilename for s in info.siblings or []}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*_SMALL_FILES, *_OPTIONAL_FILES, INDEX_NAME):
+        if name in names:
+            _download(repo, name, commit, folder)
+        elif name in _SMALL_FILES[:2]:
+            raise HubError(f"{repo} has no {name}")
+    if INDEX_NAME in names:
+        weight_map = read_index(folder / INDEX_NAME)
+        shards = sorted(set(weight_map.values()))
+    elif SINGLE_NAME in names:
+        weight_map, shards = None, [SINGLE_NAME]
+    else:
+        hint = "it has pickle files (.bin), which are never loaded" if any(n.endswith(".bin") for n in names) else ""
+        raise HubError(f"{repo} has no safetensors weights", hint=hint)
+    headers, found = {}, {}
+    for shard in shards:
+        if shard not in names:
+            raise CheckpointError(f"{INDEX_NAME} names the shard {shard}, which is not in {repo}")
+        headers[shard], size = _remote_header(repo, shard, commit)
+        found[shard] = parse_shard_header(shard, headers[shard][8:], size)
+    return HubModel(repo, commit, folder, Checkpoint(folder, join_shards(found, weight_map)), headers)
+
+
+class HubStore:
+    """Shards that come when they are needed and go when they have been used."""
+
+    def __init__(self, model: HubModel) -> None:
+        self.model = model
+        self._local = CheckpointStore(model.checkpoint)
+        self._lock = threading.Lock()
+        self._left: Counter[str] = Counter()
+        self._ready: dict[str, threading.Event] = {}
+        self._slots = threading.Semaphore(SHARDS_ON_DISK)
+        self._error: BaseException | None = None
+        self._closed = threading.Event()
+
+    def prepare(self, order: Sequence[str]) -> None:
+        """See `Store`. Starts fetching shards in the order in which they will be read."""
+        shards = [self.model.checkpoint.tensors[stored].shard for stored in order]
+        self._left = Counter(shards)
+        self._ready = {shard: threading.Event() for shard in dict.fromkeys(shards)}
+        for shard in set(self.model.headers) - set(self._ready):
+            (self.model.folder / shard).unlink(missing_ok=True)  # used up by an earlier run
+        threading.Thread(target=self._fetch_all, name="download", daemon=True).start()
+
+    def stored_type(self, stored: str) -> BlockType:
+        """See `Store`."""
+        return self._local.stored_type(stored)
+
+    def location(self, stored: str) -> tuple[str, int]:
+        """See `Store`."""
+        return self._local.location(stored)
+
+    def read(self, stored: str, start: int, out: Bytes) -> None:
+        """See `Store`. Waits for the shard if it is still on its way."""
+        shard = self.model.checkpoint.tensors[stored].shard
+        while not self._ready[shard].wait(0.5):
+            if self._closed.is_set():
+                raise CoderError("the conversion was stopped")
+        if self._error is not None:
+            raise self._error
+        self._local.read(stored, start, out)
+        with self._lock:
+            self._left[shard] -= 1
+            used_up = self._left[shard] == 0
+        if used_up:
+            self._local.files.close_one(shard)
+            (self.model.folder / shard).unlink(missing_ok=True)
+            self._slots.release()
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._closed.set()
+        self._slots.release()
+        self._local.close()
+
+    def discard(self) -> None:
+        """Remove what was fetched, once the output is complete."""
+        shutil.rmtree(self.model.folder, ignore_errors=True)
+
+    def _fetch_all(self) -> None:
+        try:
+            for shard, ready in self._ready.items():
+                self._slots.acquire()
+                if self._closed.is_set():
+                    return
+                path = _download(self.model.repo, shard, self.model.revision, self.model.folder)
+                expected = self.model.headers[shard]
+                with open(path, "rb") as f:
+                    if f.read(len(expected)) != expected:
+                        path.unlink()
+                        raise HubError(f"shard {shard} came with another header than was announced", hint="try again")
+                ready.set()
+        except BaseException as e:  # handed to whoever waits for a shard
+            self._error = e
+            for ready in self._ready.values():
+                ready.set()
+
+
+def _download(repo: str, name: str, commit: str, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    path = _ask(f"{name} of {repo}", lambda: hf_hub_download(repo, name, revision=commit, local_dir=folder))
+    return Path(path)
+
+
+def _remote_header(repo: str, shard: str, commit: str) -> tuple[bytes, int]:
+    """The first bytes of a shard up to the end of its header, and the size of the whole file."""
+    start, size = _ask(f"the header of {shard} of {repo}", lambda: _get(repo, shard, commit, 0, _FIRST_READ))
+    if len(start) < 8:
+        raise CheckpointError(f"shard {shard} has only {len(start)} bytes")
+    end = 8 + struct.unpack("<Q", start[:8])[0]
+    if end > min(size, HEADER_LIMIT):
+        raise CheckpointError(
+            f"shard {shard}: the header's {end - 8} bytes run past the end of the file ({size} bytes)"
+        )
+    while len(start) < end:
+        more, _ = _ask(f"the header of {shard}", functools.partial(_get, repo, shard, commit, len(start), end))
+        if not more:
+            raise HubError(f"the header of {shard} breaks off")
+        start += more
+    return start[:end], size
+
+
+def _get(repo: str, name: str, commit: str, start: int, end: int) -> tuple[bytes, int]:
+    """Bytes `start`…`end` of a remote file, and the file's size."""
+    from huggingface_hub import hf_hub_url
+
+    utils: Any = importlib.import_module("huggingface_hub.utils")
+    session = utils.get_session()
+    headers = {**utils.build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    url = hf_hub_url(repo, name, revision=commit)
+    redirects = "follow_redirects" if "httpx" in type(session).__module__ else "allow_redirects"
+    response = session.get(url, headers=headers, timeout=30, **{redirects: True})
+    utils.hf_raise_for_status(response)
+    found = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("content-range", ""))
+    if found is None:
+        raise HubError(f"the server sends {name} only as a whole")
+    return bytes(response.content)[: end - start], int(found.group(1))
+
+
+def _ask(what: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except CoderError:
+        raise
+    except Exception as e:  # huggingface-hub's errors have no common base across its versions and transports
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise HubError(
+            f"cannot get {what} from the Hub: {reason:.300}",
+            hint="check the name and the connection; log in with `hf auth login` if the model is gated",
+        ) from e
