@@ -188,7 +188,7 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
     model = open_gguf(path)
     config = config_of(model)
     table = source_table(model, config)
-    metadata, changes = upgraded_keys(model, config)
+    metadata, changes, remarks = upgraded_keys(model, config)
     unsplit = [w for w in table if w.name.endswith(".attn_k_b.weight") and w.parts[0].transposed]
     if unsplit:
         changes.insert(0, f"attn_kv_b of {len(unsplit)} layers split into attn_k_b and attn_v_b for MLA")
@@ -230,7 +230,7 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
         recipe=label,
         importance=types.importance,
         split_bytes=options.split_bytes,
-        notices=[*changes, *types.notices],
+        notices=[*changes, *remarks, *types.notices],
     )
     return Job(plan, store)
 

@@ -94,8 +94,8 @@ def upgraded_type(model: GgufModel, wanted: Wanted) -> Choice:
     return fit(kind, wanted.shape[-1])
 
 
-def upgraded_keys(model: GgufModel, config: ModelConfig) -> tuple[Metadata, list[str]]:
-    """The keys of the upgraded file, and the list of changes, a line each."""
+def upgraded_keys(model: GgufModel, config: ModelConfig) -> tuple[Metadata, list[str], list[str]]:
+    """The keys of the upgraded file, the list of changes, and what is wrong but cannot be put right; a line each."""
     keys: Metadata = {}
     for key, value in model.metadata.items():
         if key.startswith("split.") or key == "general.alignment" or value in ("", []):
@@ -103,6 +103,7 @@ def upgraded_keys(model: GgufModel, config: ModelConfig) -> tuple[Metadata, list
         kind, element = model.header.value_types[key]
         keys[key] = Value(value, GGUFValueType(kind), None if element is None else GGUFValueType(element))
     changes: list[str] = []
+    remarks: list[str] = []
 
     def put(key: str, value: Value) -> None:
         before = keys.get(key)
@@ -111,10 +112,10 @@ def upgraded_keys(model: GgufModel, config: ModelConfig) -> tuple[Metadata, list
             keys[key] = value
 
     _fix_attention(model, config, put)
-    _fix_routing(config, keys, changes, put)
-    _fix_rope(config, keys, changes, put)
+    _fix_routing(config, keys, remarks, put)
+    _fix_rope(config, keys, remarks, put)
     _fix_tokenizer(keys, put)
-    return keys, changes
+    return keys, changes, remarks
 
 
 def _fix_attention(model: GgufModel, c: ModelConfig, put: Any) -> None:
@@ -129,20 +130,20 @@ def _fix_attention(model: GgufModel, c: ModelConfig, put: Any) -> None:
         put(f"{a}.attention.q_lora_rank", u32(0))
 
 
-def _fix_routing(c: ModelConfig, keys: Metadata, changes: list[str], put: Any) -> None:
+def _fix_routing(c: ModelConfig, keys: Metadata, remarks: list[str], put: Any) -> None:
     a = ARCHITECTURE
     put(f"{a}.expert_gating_func", u32(1))
     if f"{a}.expert_group_count" in keys:
         return
     known = _PUBLISHED.get((c.n_layers, c.hidden_size, c.n_routed_experts))
     if known is None:
-        changes.append(f"{a}.expert_group_count: absent, and not known for a model of this shape; left so")
+        remarks.append(f"{a}.expert_group_count: absent, and not known for a model of this shape; left so")
         return
     put(f"{a}.expert_group_count", u32(known[0]))
     put(f"{a}.expert_group_used_count", u32(known[1]))
 
 
-def _fix_rope(c: ModelConfig, keys: Metadata, changes: list[str], put: Any) -> None:
+def _fix_rope(c: ModelConfig, keys: Metadata, remarks: list[str], put: Any) -> None:
     key = f"{ARCHITECTURE}.rope.scaling.yarn_log_multiplier"
     if c.yarn is None:
         return
@@ -150,7 +151,7 @@ def _fix_rope(c: ModelConfig, keys: Metadata, changes: list[str], put: Any) -> N
     if value is None:
         known = _PUBLISHED.get((c.n_layers, c.hidden_size, c.n_routed_experts))
         if known is None or known[2] is None:
-            changes.append(f"{key}: absent, and the file does not tell it; left so: attention is scaled wrongly")
+            remarks.append(f"{key}: absent, and the file does not tell it; left so: attention is scaled wrongly")
         else:
             put(key, f32(known[2]))
     elif value > 0.3:  # mscale itself instead of a tenth of it, which is 0.0707 or 0.1
