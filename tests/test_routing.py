@@ -1,6 +1,10 @@
 """Exact routing in the engine: against the reference, and against transformers' logits where they are at hand."""
 
 import ctypes
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,3 +136,14 @@ def test_agrees_with_transformers(tmp_path):
             logits = engine.evaluate(expected[f"ids_{i}"].tolist(), every_position=True)
             assert kl(expected[f"logits_{i}"], logits).mean() <= 1e-9
             assert (logits.argmax(-1) == expected[f"logits_{i}"].argmax(-1)).all()
+
+
+def test_the_reproduction_in_the_document_runs_and_finds_it(tmp_path, grouped):
+    document = (Path(__file__).parent.parent / "docs" / "routing.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", document, re.S)
+    script = tmp_path / "reproduce.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script, grouped[0]], capture_output=True, text=True, timeout=60, check=True)
+    found = re.findall(r"layer (\d): other experts than the model's for (\d+) of (\d+) tokens", done.stdout)
+    assert [(layer, total) for layer, _, total in found] == [("1", "10"), ("2", "1")]
+    assert int(found[0][1]) > 0
