@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, TemperatureOption, ThreadsOption
+from cli.piped import piped_text
 from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from coderv2_local.conversation import Conversation
     from coderv2_local.models import Model
 
-MAX_PIPED_CHARACTERS = 4_000_000
 HELP = """\
 /help    this list
 /clear   forget the conversation
@@ -61,15 +61,7 @@ def one_shot_question(prompt: str | None) -> str | None:
     """What to ask once: the prompt, what stdin holds, or both; None for a conversation."""
     if sys.stdin.isatty():
         return prompt
-    try:
-        piped = sys.stdin.read(MAX_PIPED_CHARACTERS + 1)
-    except UnicodeDecodeError as error:
-        raise InputError("the text on stdin is not UTF-8", hint="pass text, not a binary file") from error
-    if len(piped) > MAX_PIPED_CHARACTERS:
-        raise InputError(
-            f"more than {MAX_PIPED_CHARACTERS} characters on stdin", hint="no model here has such a context"
-        )
-    parts = [part for part in (prompt, piped.strip("\n")) if part]
+    parts = [part for part in (prompt, piped_text().strip("\n")) if part]
     if not parts:
         raise InputError("there is nothing to answer: stdin is empty", hint='ask with -p "…", or run it in a terminal')
     return "\n\n".join(parts)

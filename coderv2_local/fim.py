@@ -11,6 +11,7 @@ from quant.errors import InputError
 
 PREFIX_TOKENS = 1536
 SUFFIX_TOKENS = 512
+JOINS = 8  # BOS, the FIM ids, and places where encoding in parts costs a token more
 MAX_FILE_BYTES = 10_000_000
 TARGET = re.compile(r"(?P<path>.+?):(?P<line>\d+)(?::(?P<column>\d+)|-(?P<last>\d+))?")
 
@@ -27,10 +28,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Filling:
-    """A middle, trimmed, and what ended it: "end" (the model's own), "length", or the name of a rule of `fim_stops`."""
+    """A middle.
+
+    Attributes:
+        text: trimmed.
+        reason: what ended it: "end" (the model's own), "length", or the name of a rule of `fim_stops`.
+        prompt_tokens, tokens: what the model read and wrote.
+    """
 
     text: str
     reason: str
+    prompt_tokens: int
+    tokens: int
 
 
 def parse_target(text: str) -> Target:
@@ -53,6 +62,15 @@ def parse_target(text: str) -> Target:
             f"{text}: line {target.line} comes after line {target.last_line}", hint="give the first line first"
         )
     return target
+
+
+def replaced_range(text: str, hole: Hole) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What of `text` the middle replaces: (line, column) of its start and of its end, both counted from 1."""
+
+    def place(before: str) -> tuple[int, int]:
+        return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+    return place(hole.prefix), place(text[: len(text) - len(hole.suffix)])
 
 
 def read_source(path: Path) -> str:
@@ -100,24 +118,31 @@ def hole_at(text: str, target: Target) -> Hole:
 
 
 def fit(hole: Hole, backend: LocalBackend, max_tokens: int) -> Hole:
-    """The part of the hole's surroundings that the model is shown: whole lines, nearest first, within the budgets."""
-    room = (
-        backend.engine.n_ctx - max_tokens - 8
-    )  # 8: BOS, the FIM ids, and joins where encoding apart costs a token more
+    """The part of the hole's surroundings that the model is shown: whole lines, nearest first, within the budgets.
+
+    A quarter of the context at most is held free for the middle, so a large `max_tokens` does not blind the model.
+    """
+    size = backend.engine.n_ctx
+    room = size - min(max_tokens, size // 4) - JOINS
     suffix_budget = min(SUFFIX_TOKENS, room // 4)
-    after = _nearest(hole.suffix.splitlines(keepends=True), backend, suffix_budget)
     prefix_budget = min(PREFIX_TOKENS, room - suffix_budget)
-    before = _nearest(hole.prefix.splitlines(keepends=True)[::-1], backend, prefix_budget)
+    before = _nearest(hole.prefix.splitlines(keepends=True)[::-1], backend, prefix_budget, end=True)
+    after = _nearest(hole.suffix.splitlines(keepends=True), backend, suffix_budget, end=False)
     return Hole("".join(before[::-1]), "".join(after))
 
 
-def _nearest(lines: list[str], backend: LocalBackend, budget: int) -> list[str]:
-    """The leading lines whose tokens fit the budget; of a first line that does not fit alone, nothing."""
+def _nearest(lines: list[str], backend: LocalBackend, budget: int, *, end: bool) -> list[str]:
+    """The leading lines whose tokens fit the budget; of a first line that does not fit alone, its near end."""
     used = 0
     for i, line in enumerate(lines):
         used += backend.count(line)
         if used > budget:
-            return lines[:i]
+            if i:
+                return lines[:i]
+            while line and backend.count(line) > budget:
+                half = len(line) // 2
+                line = line[-half:] if end and half else line[:half]
+            return [line]
     return lines
 
 
@@ -128,18 +153,16 @@ def fill(hole: Hole, backend: LocalBackend, options: SamplingOptions, max_tokens
         InputError: the model file has no FIM ids.
     """
     seen = fit(hole, backend, max_tokens)
-    middle = ""
     generation = backend.infill(seen.prefix, seen.suffix, options, max_tokens)
+    middle, end = "", None
     for chunk in generation:
         middle += chunk
         if end := end_of(middle, hole):
-            return Filling(_without_last_newline(middle[: end[0]]), end[1])
-    ended = end_of(middle + "\n", hole)  # the last line is whole now, too
-    if ended and ended[0] < len(middle):
-        return Filling(_without_last_newline(middle[: ended[0]]), ended[1])
-    return Filling(middle, "length" if len(generation.ids) >= max_tokens else "end")
-
-
-def _without_last_newline(text: str) -> str:
-    """A middle cut before a line ends with the line before: the newline that stands after the hole serves it."""
-    return text.removesuffix("\n")
+            break
+    else:
+        end = end_of(middle + "\n", hole)  # the last line is whole now, too
+    reason = "length" if len(generation.ids) >= max_tokens else "end"
+    if end and end[0] < len(middle):
+        # what is cut before a line ends with the line before: the newline that stands after the hole serves it
+        middle, reason = middle[: end[0]].removesuffix("\n"), end[1]
+    return Filling(middle, reason, generation.prompt_tokens, len(generation.ids))

@@ -1,6 +1,7 @@
 """The real commands as processes: from a checkpoint to text, and every wrong input as one clear line."""
 
 import ast
+import json
 import os
 import re
 import sys
@@ -44,6 +45,16 @@ def test_a_hole_within_a_line_is_filled_by_that_line(coder, tmp_path):
     filled = coder("fim", "a.py:2:13")
     assert filled.returncode == 0, filled.stderr
     assert "\n" not in filled.stdout
+
+
+def test_an_editor_passes_its_buffer_and_gets_json(coder, tmp_path):
+    filled = coder("fim", "unsaved.py:2-2", "--stdin", "--json", stdin="def add(a, b):\n    x\n    return c\n")
+    assert filled.returncode == 0, filled.stderr
+    report = json.loads(filled.stdout)
+    assert report["range"] == {"start": [2, 1], "end": [2, 6]}
+    assert report["text"].strip()
+    assert report["reason"]
+    assert 0 < report["tokens"] <= 128 < 128 + report["prompt_tokens"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderv2_local.fim import Target, fill, fit, hole_at, parse_target, read_source
+from coderv2_local.fim import Target, fill, fit, hole_at, parse_target, read_source, replaced_range
 from coderv2_local.fim_stops import Hole
 from coderv2_local.sampling import SamplingOptions
 from quant.errors import InputError
@@ -83,6 +83,23 @@ def test_the_surroundings_shown_are_whole_lines_near_the_hole(tiny):
     assert seen.prefix.startswith("line_")
     assert seen.suffix.endswith("\n")
     assert 100 < tiny.count(seen.prefix) + tiny.count(seen.suffix) <= tiny.engine.n_ctx - 64
+
+
+def test_one_endless_line_is_shown_in_part(tiny):
+    line = "x = [" + "1, " * 5000
+    seen = fit(Hole(line, "]" * 5000), tiny, 64)
+    assert line.endswith(seen.prefix)
+    assert len(seen.prefix) > 200
+    assert len(seen.suffix) > 50
+
+
+def test_room_for_a_long_middle_does_not_blind_the_model(tiny):
+    assert fit(Hole("a = 1\n" * 500, ""), tiny, 100_000).prefix.count("a = 1") > 100
+
+
+def test_the_replaced_range_is_counted_from_1():
+    for place, start, end in (("f:2", (2, 5), (2, 5)), ("f:2-3", (2, 1), (3, 13)), ("f:1:4", (1, 4), (1, 4))):
+        assert replaced_range(SOURCE, hole_at(SOURCE, parse_target(place))) == (start, end)
 
 
 def test_the_model_fills_a_line(tiny):
