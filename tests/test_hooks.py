@@ -73,6 +73,8 @@ def test_an_exception_is_stored_and_the_graph_goes_on():
     d = Dispatcher([failing])
     ask(d, node("x"))
     assert hand_over(d, node("x")) is True  # false would stop ggml half-way, and it would report success
+    assert hand_over(d, node("x")) is True
+    assert len(failing.taken) == 1  # and the tap is not called again
     assert ask(d, node("x")) is False  # nothing more is wanted of a decode that is lost
     with pytest.raises(HookError, match="recorder at x failed: bad shape") as caught:
         d.raise_pending()

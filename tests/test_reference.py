@@ -9,14 +9,14 @@ from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
 
 from coderv2_local.reference.attention import QUERY_BLOCK, attention
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
-from coderv2_local.reference.feedforward import dense
+from coderv2_local.reference.feedforward import dense, mixture
 from coderv2_local.reference.gguf_config import config_of, groups_of
 from coderv2_local.reference.gguf_weights import GgufWeights
 from coderv2_local.reference.model import forward
 from coderv2_local.reference.norm import rms_norm
 from coderv2_local.reference.rope import frequencies, magnitude, rotary_gain, rotate, softmax_scale
 from coderv2_local.reference.router import best_groups, greedy, group_limited_greedy, route
-from coderv2_local.reference.weights import Dense
+from coderv2_local.reference.weights import Dense, Mixture
 from converters.config import ModelConfig
 from quant.errors import InputError
 
@@ -103,6 +103,20 @@ def test_the_gated_network_by_hand():
     w = Dense(gate=np.array([[1.0]]), up=np.array([[2.0]]), down=np.array([[3.0]]))
     assert dense(np.array([[1.0]]), w).item() == pytest.approx(6 / (1 + math.exp(-1)))
     assert dense(np.array([[-1e4]]), w).item() == pytest.approx(0)
+
+
+def test_a_mixture_adds_shared_and_routed_experts_by_hand():
+    one = np.array([[1.0]])
+    c = config(n_routed_experts=2, n_groups=1, n_groups_used=1, n_experts_per_token=1, topk_method="greedy")
+    w = Mixture(
+        router=np.log(np.array([[0.25], [0.75]])),
+        shared=Dense(gate=one, up=one, down=one),
+        expert=lambda e: Dense(gate=one, up=one, down=one * (e + 1)),
+    )
+    silu = 1 / (1 + math.exp(-1))
+    out, chosen = mixture(one, w, c)
+    assert chosen.tolist() == [[1]]
+    assert out.item() == pytest.approx(silu + 16 * 0.75 * 2 * silu)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

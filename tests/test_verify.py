@@ -232,7 +232,7 @@ def test_a_tensor_too_many_and_one_too_few(tmp_path, full):
 
 def test_vocabularies_that_differ(tmp_path, lite):
     other = random_checkpoint(tmp_path / "c", LITE | {"vocab_size": 310})
-    with pytest.raises(InputError, match=r"300 tokens.*310"):
+    with pytest.raises(InputError, match="has a vocabulary of 300 tokens"):
         check(write_gguf(lite, tmp_path / "m.gguf"), other)
 
 
