@@ -7,8 +7,10 @@ import numpy.typing as npt
 
 from converters.config import ModelConfig, read_config
 from converters.safetensors_shards import Checkpoint
+from quant.block_types import block_type
 from quant.errors import InputError
 
+from .file_bytes import read_rows
 from .norm import Array
 from .weights import Attention, Dense, Layer, Mixture, split_kv_b
 
@@ -36,8 +38,8 @@ class CheckpointWeights:
     def embeddings(self, ids: npt.NDArray[np.integer]) -> Array:
         """See :class:`~coderv2_local.reference.weights.Weights`; so for the others."""
         c = self.config
-        rows: Array = self._read("model.embed_tokens.weight", c.vocab_size, c.hidden_size)[ids]
-        return rows
+        self._check("model.embed_tokens.weight", (c.vocab_size, c.hidden_size))
+        return np.concatenate([self._rows("model.embed_tokens.weight", int(i), 1, c.hidden_size) for i in ids])
 
     def output_norm(self) -> Array:
         return self._read("model.norm.weight", self.config.hidden_size)
@@ -94,6 +96,17 @@ class CheckpointWeights:
         )
 
     def _read(self, name: str, *shape: int) -> Array:
+        self._check(name, shape)
+        rows, columns = (1, *shape)[-2:]
+        return self._rows(name, 0, rows, columns).reshape(shape)
+
+    def _rows(self, name: str, first: int, rows: int, columns: int) -> Array:
+        t = self.checkpoint.tensors[name]
+        kind = block_type(t.dtype)
+        start = t.start + first * kind.row_bytes(columns)
+        values = read_rows(self.checkpoint.folder / t.shard, start, kind, rows, columns)
+        return values.astype(self.dtype, copy=False)
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
         if self.checkpoint.shape(name) != shape:
             raise InputError(f"tensor {name} has shape {self.checkpoint.shape(name)}, the config says {shape}")
-        return self.checkpoint.read_f32(name).astype(self.dtype, copy=False)

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.config import ModelConfig
-from converters.gguf_header import GgufHeader, TensorInfo, dequantize, open_data, read_header
+from converters.gguf_header import GgufHeader, TensorInfo, read_header
 from quant.errors import InputError
 
+from .file_bytes import read_rows
 from .gguf_config import config_of
 from .norm import Array
 from .weights import Attention, Dense, Layer, Mixture, split_kv_b
@@ -24,7 +25,6 @@ class GgufWeights:
 
     def __init__(self, config: ModelConfig, header: GgufHeader, dtype: npt.DTypeLike = np.float32) -> None:
         self.config, self.header, self.dtype = config, header, np.dtype(dtype)
-        self._data = open_data(header.path)
 
     @classmethod
     def open(cls, path: Path, dtype: npt.DTypeLike = np.float32) -> "GgufWeights":
@@ -39,8 +39,7 @@ class GgufWeights:
     def embeddings(self, ids: npt.NDArray[np.integer]) -> Array:
         """See :class:`~coderv2_local.reference.weights.Weights`; so for the others."""
         info = self._find("token_embd.weight", (self.config.vocab_size, self.config.hidden_size))
-        rows = [dequantize(self._data, info, slice(int(i), int(i) + 1)).reshape(-1) for i in ids]
-        return np.stack(rows).astype(self.dtype, copy=False)
+        return np.concatenate([self._rows(info, int(i), 1) for i in ids])
 
     def output_norm(self) -> Array:
         return self._read("output_norm.weight", self.config.hidden_size)
@@ -113,11 +112,16 @@ class GgufWeights:
     def _slice(self, name: str, e: int, rows: int, columns: int) -> Array:
         """One expert's matrix out of a stack of them."""
         info = self._find(name, (self.config.n_routed_experts, rows, columns))
-        values = dequantize(self._data, info, slice(e * rows, (e + 1) * rows))
-        return values.reshape(rows, columns).astype(self.dtype, copy=False)
+        return self._rows(info, e * rows, rows)
 
     def _read(self, name: str, *shape: int) -> Array:
-        return dequantize(self._data, self._find(name, shape)).astype(self.dtype, copy=False)
+        info = self._find(name, shape)
+        return self._rows(info, 0, info.n_rows).reshape(shape)
+
+    def _rows(self, info: TensorInfo, first: int, rows: int) -> Array:
+        start = info.offset + first * info.row_bytes
+        values = read_rows(self.header.path, start, info.type, rows, info.shape[-1])
+        return values.astype(self.dtype, copy=False)
 
     def _find(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
         info = self.header.tensors.get(name)

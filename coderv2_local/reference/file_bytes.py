@@ -1,0 +1,33 @@
+"""Bytes of a file, read and not mapped: pages of a map stay in this process's memory, and a model has many."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from quant import ggml
+from quant.block_types import BlockType
+from quant.errors import InputError
+
+Floats = npt.NDArray[np.float32]
+
+
+def read_rows(path: Path, start: int, kind: BlockType, rows: int, columns: int) -> Floats:
+    """Rows of a stored matrix, widened to float32: (rows, columns).
+
+    Args:
+        path: the file.
+        start: the byte at which the first row starts.
+        kind: what the rows are stored as.
+
+    Raises:
+        InputError: the file cannot be read, or has become shorter.
+    """
+    count = rows * kind.row_bytes(columns)
+    try:
+        raw = np.fromfile(path, np.uint8, count, offset=start)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    if raw.nbytes != count:
+        raise InputError(f"{path} ends at byte {start + raw.nbytes}: it has shrunk while in use")
+    return ggml.dequantize(raw, kind).reshape(rows, columns)
