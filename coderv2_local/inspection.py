@@ -1,0 +1,205 @@
+"""What a GGUF file is and how it stands, from its header alone: sizes, types by tensor class, checks in words."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from converters.config import ModelConfig
+from converters.gguf_header import GgufHeader, read_header
+from converters.tokenizer import CONTROL, FIM_TOKENS
+from quant.errors import CoderError
+
+from .prompt import chat_format
+from .reference.gguf_config import ARCHITECTURE, config_of, groups_of
+from .verify.structure import problems
+
+KNOWN_PRE = "deepseek-llm"
+_CLASSES = (
+    ("routed experts", r"blk\.\d+\.ffn_\w+_exps\."),
+    ("shared experts", r"blk\.\d+\.ffn_\w+_shexp\."),
+    ("router", r"blk\.\d+\.ffn_gate_inp\."),
+    ("norms", r".*norm\."),
+    ("attention", r"blk\.\d+\.attn_"),
+    ("dense layers", r"blk\.\d+\.ffn_(gate|up|down)\."),
+    ("embedding", r"token_embd\."),
+    ("output", r"output\."),
+    ("other", r""),
+)
+
+State = Literal["ok", "note", "bad"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One health check: what was found, in words."""
+
+    state: State
+    """`note`: it works, but there is something to know. `bad`: it does not work, or works wrongly."""
+    text: str
+
+
+@dataclass(frozen=True)
+class TensorClass:
+    """All tensors of one kind."""
+
+    name: str
+    tensors: int
+    parameters: int
+    nbytes: int
+    types: dict[str, int]
+    """Type → how many tensors have it."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file is."""
+
+    path: str
+    name: str
+    file_size: int
+    parameters: int
+    config: ModelConfig
+    classes: list[TensorClass]
+    checks: list[Check]
+    metadata: dict[str, Any]
+    """Every key; lists longer than 16 as their length, in words."""
+
+    @property
+    def bits(self) -> float:
+        """Bits a weight, over the whole file."""
+        return 8 * sum(c.nbytes for c in self.classes) / max(self.parameters, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return asdict(self) | {"bits_a_weight": self.bits}
+
+
+def inspect(path: Path) -> Inspection:
+    """Look at a file's header.
+
+    Raises:
+        InputError: no GGUF, damaged, or of another architecture.
+    """
+    header = read_header(path)
+    config = config_of(header)
+    classes = tensor_classes(header)
+    name = header.metadata.get("general.name", path.stem)
+    return Inspection(
+        path=str(path),
+        name=name if isinstance(name, str) else path.stem,
+        file_size=header.file_size,
+        parameters=sum(c.parameters for c in classes),
+        config=config,
+        classes=classes,
+        checks=list(checks(header, config)),
+        metadata={k: _shortened(v) for k, v in header.metadata.items()},
+    )
+
+
+def tensor_classes(header: GgufHeader) -> list[TensorClass]:
+    """Tensors by what they are for, the order being that of their share in a large model."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in header.tensors:
+        found[next(c for c, pattern in _CLASSES if re.match(pattern, name))].append(name)
+    out = []
+    for kind, _ in _CLASSES:
+        infos = [header.tensors[n] for n in found[kind]]
+        types: dict[str, int] = defaultdict(int)
+        for info in infos:
+            types[info.type.name] += 1
+        if infos:
+            parameters = sum(i.n_rows * i.shape[-1] for i in infos)
+            out.append(TensorClass(kind, len(infos), parameters, sum(i.nbytes for i in infos), dict(types)))
+    return out
+
+
+def checks(header: GgufHeader, config: ModelConfig) -> Iterator[Check]:
+    """Every health check, the gravest kind of trouble first."""
+    yield _length(header)
+    wrong = problems(header, config)
+    more = f", and {len(wrong) - 1} more like this" if len(wrong) > 1 else ""
+    yield Check("bad", wrong[0] + more) if wrong else Check("ok", "every tensor is there, in its shape")
+    yield _mla(header)
+    yield _routing(header, config)
+    yield _yarn(header, config)
+    yield _pre_tokenizer(header)
+    yield _template(header)
+    yield from _fim(header)
+
+
+def _length(header: GgufHeader) -> Check:
+    end = max((t.offset + t.nbytes for t in header.tensors.values()), default=0)
+    if header.file_size - end > header.data_offset + 65536:
+        return Check("note", f"{header.file_size - end} bytes at the end of the file belong to no tensor")
+    return Check("ok", f"the file has its full length, {header.file_size} bytes")
+
+
+def _mla(header: GgufHeader) -> Check:
+    if any(name.endswith(".attn_kv_b.weight") for name in header.tensors):
+        return Check("note", "made before the MLA split: it works, with a KV cache many times larger")
+    return Check("ok", "the key and value expansions are split (MLA): the KV cache is small")
+
+
+def _routing(header: GgufHeader, config: ModelConfig) -> Check:
+    groups, used = groups_of(header.metadata)
+    if groups <= 1:
+        return Check("ok", f"one group of experts: the {config.n_experts_per_token} best of all are used")
+    rule = f"{used} of {groups} groups by their best expert"
+    if f"{ARCHITECTURE}.expert_group_count" not in header.metadata:
+        return Check("note", f"the group keys are missing: the model's rule, {rule}, is supplied by exact routing")
+    return Check("ok", f"the group keys are there ({rule}); exact routing does what llama.cpp does otherwise")
+
+
+def _yarn(header: GgufHeader, config: ModelConfig) -> Check:
+    if config.yarn is None:
+        return Check("note", "no YaRN: made for the model's original context only")
+    key = f"{ARCHITECTURE}.rope.scaling.yarn_log_multiplier"
+    if key not in header.metadata:
+        return Check("bad", "the key of YaRN's multiplier is missing: attention is scaled wrongly")
+    value = header.metadata[key]
+    text = f"YaRN's multiplier is {value:.4g} (mscale {config.yarn.mscale_all_dim:.4g}), factor {config.yarn.factor:g}"
+    return Check("ok" if 0 < value < 1 else "bad", text)
+
+
+def _pre_tokenizer(header: GgufHeader) -> Check:
+    pre = header.metadata.get("tokenizer.ggml.pre")
+    if pre == KNOWN_PRE:
+        return Check("ok", f"the pre-tokenizer is {KNOWN_PRE}")
+    what = f"the pre-tokenizer is {pre!r:.40}" if pre else "no pre-tokenizer is named"
+    return Check("bad", f"{what}, not {KNOWN_PRE!r}: text is split in other places than the model was trained on")
+
+
+def _template(header: GgufHeader) -> Check:
+    template = header.metadata.get("tokenizer.chat_template")
+    if not isinstance(template, str) or not template:
+        return Check("note", "no chat template: a base model, or one was left out")
+    try:
+        chat_format(template)
+    except CoderError as error:
+        return Check("bad", error.message)
+    return Check("ok", "the chat template is known")
+
+
+def _fim(header: GgufHeader) -> Iterator[Check]:
+    keys = {name: header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in FIM_TOKENS}
+    missing = [f"{name}_token_id" for name, value in keys.items() if value is None]
+    if missing:
+        yield Check("note", f"no infill: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+        return
+    tokens, types = (header.metadata.get(f"tokenizer.ggml.{k}", []) for k in ("tokens", "token_type"))
+    for name, token in keys.items():
+        if type(token) is not int or not 0 <= token < len(tokens):
+            yield Check("bad", f"{name}_token_id is {token!r:.40}, outside the vocabulary")
+        elif tokens[token] != FIM_TOKENS[name]:
+            yield Check("bad", f"{name}_token_id is {token}, which is {tokens[token]!r:.60}, not {FIM_TOKENS[name]!r}")
+        elif token >= len(types) or types[token] != CONTROL:
+            yield Check("bad", f"token {token}, {FIM_TOKENS[name]!r}, is not a control token: text could spell it")
+        else:
+            yield Check("ok", f"{name}_token_id is {token}, {FIM_TOKENS[name]!r}, a control token")
+
+
+def _shortened(value: Any) -> Any:
+    return f"{len(value)} values" if isinstance(value, list) and len(value) > 16 else value
