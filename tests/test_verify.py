@@ -1,5 +1,6 @@
 """`coder verify`: good files pass, every known defect is caught and named, bad input is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,9 +14,9 @@ from cli.verify import verify as command
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.gguf_config import config_of
 from coderv2_local.reference.model import forward
-from coderv2_local.verify.judge import raw_logits, verify
+from coderv2_local.verify.judge import check_structure, raw_logits, verify
 from coderv2_local.verify.measures import agreement, divergence, perplexity
-from coderv2_local.verify.structure import problems
+from coderv2_local.verify.structure import impossible, problems
 from converters.gguf_header import dequantize, read_header
 from quant.errors import CoderError, InputError, VerdictError
 
@@ -228,6 +229,28 @@ def test_a_tensor_too_many_and_one_too_few(tmp_path, full):
 
 
 # bad input
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("deepseek2.rope.scaling.type", "what", "rope.scaling.type is 'what'"),
+        ("deepseek2.attention.head_count_kv", 2, "head_count_kv is 2, not 1"),
+        ("deepseek2.attention.key_length", 48, "key_length is 48, not 40"),
+        ("deepseek2.attention.value_length", 48, "value_length is 48, not 32"),
+        ("tokenizer.ggml.tokens", ["a"] * 300, "299 tokens are in the vocabulary twice"),
+        ("tokenizer.ggml.tokens", ["a"], "1 tokens for 300 rows"),
+        ("tokenizer.ggml.tokens", None, "the list of tokens is missing"),
+        ("tokenizer.ggml.token_type", [1], "not as many token types"),
+    ],
+)
+def test_metadata_that_would_end_the_process_are_refused_before(tmp_path, full, key, value, words):
+    header = read_header(write_gguf(full, tmp_path / "m.gguf"))
+    assert impossible(header, config_of(header)) == []
+    changed = dataclasses.replace(header, metadata=dict(header.metadata) | {key: value})
+    assert words in impossible(changed, config_of(header))[0]
+    with pytest.raises(InputError):
+        check_structure(changed, config_of(header))
 
 
 def test_vocabularies_that_differ(tmp_path, lite):

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from converters.gguf_header import read_header
+from converters.config import ModelConfig
+from converters.gguf_header import GgufHeader, read_header
 from quant.errors import InputError, VerdictError
 
 from ..engine import check_loadable
@@ -20,7 +21,7 @@ from .layers import RuleBroken, StageComparer, StageDifference, broken_rules
 from .measures import Agreement, Logits, agreement
 from .settings import check_vocabulary, remarks, settings_against
 from .sources import GgufSource, Source, open_source
-from .structure import problems
+from .structure import impossible, problems
 from .tensors import TensorComparison, compare_tensors
 from .thresholds import Threshold, threshold
 
@@ -110,7 +111,7 @@ def verify(
     header = read_header(model)
     config = config_of(header)
     check_loadable(header, model)
-    check_structure(model, problems(header, config))
+    check_structure(header, config)
     own = GgufSource(header)
     source: Source = open_source(against) if against is not None else own
     settings: list[str] = []
@@ -155,15 +156,18 @@ def verify(
     )
 
 
-def check_structure(model: Path, found: list[str]) -> None:
+def check_structure(header: GgufHeader, config: ModelConfig) -> None:
     """Refuse a file that cannot be run.
 
     Raises:
-        VerdictError: something was found.
+        InputError: its metadata cannot be.
+        VerdictError: it lacks tensors, or has them in other shapes.
     """
-    if found:
+    if wrong := impossible(header, config):
+        raise InputError(f"{header.path}: {wrong[0]}", hint="the file is damaged; convert or download it again")
+    if found := problems(header, config):
         more = f", and {len(found) - 1} more like this" if len(found) > 1 else ""
-        raise VerdictError(f"{model}: {found[0]}{more}", hint="convert it again; nothing can run this file")
+        raise VerdictError(f"{header.path}: {found[0]}{more}", hint="convert it again; nothing can run this file")
 
 
 def reasons(
@@ -209,7 +213,7 @@ def raw_logits(
     """
     header = read_header(model)
     config = config_of(header)
-    check_structure(model, problems(header, config))
+    check_structure(header, config)
     tokens = checked_ids(ids, config.vocab_size)
     if side == "reference":
         source = open_source(against) if against is not None else GgufSource(header)
