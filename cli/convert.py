@@ -94,14 +94,18 @@ def _write(job: Job, screen: Console, threads: int, *, fresh: bool, allow_nonfin
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as progress:
         task = progress.add_task(job.plan.files[0].path.name, total=job.plan.total_bytes)
-        resumed = carry_out(
-            job.plan,
-            job.store,
-            threads=threads,
-            fresh=fresh,
-            allow_nonfinite=allow_nonfinite,
-            report=lambda n: progress.advance(task, n),
-        )
+        try:
+            resumed = carry_out(
+                job.plan,
+                job.store,
+                threads=threads,
+                fresh=fresh,
+                allow_nonfinite=allow_nonfinite,
+                report=lambda n: progress.advance(task, n),
+            )
+        except KeyboardInterrupt:
+            screen.print("Stopped. The same command goes on from here.")
+            raise
     if resumed:
         screen.print("Went on from an interrupted run.")
 

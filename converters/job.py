@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +102,16 @@ def plan_hub(repo: str, revision: str | None, destination: Path, options: Option
     """
     if not destination.parent.is_dir():
         raise InputError(f"{destination.parent} is not a folder", hint="make it first")
-    model = open_model(
-        repo, revision, destination.with_name(destination.name + (".look" if only_look else ".download"))
-    )
-    store, name = HubStore(model), repo.split("/")[1]
-    said = {"repository": repo, "revision": model.revision}
-    return _plan_checkpoint(model.checkpoint, store, model.fingerprint, name, destination, options, **said)
+    folder = destination.with_name(destination.name + (".look" if only_look else ".download"))
+    try:
+        model = open_model(repo, revision, folder)
+        store, name = HubStore(model), repo.split("/")[1]
+        said = {"repository": repo, "revision": model.revision}
+        return _plan_checkpoint(model.checkpoint, store, model.fingerprint, name, destination, options, **said)
+    except InputError:
+        if not any(folder.glob("*.safetensors")):  # else an interrupted run's, for which the options were right
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _plan_checkpoint(
@@ -136,6 +141,7 @@ def _plan_checkpoint(
         **provenance(
             chosen.name,
             source_digest,
+            source=said.get("repository", name),
             experts=(options.experts or "").upper(),
             imatrix=imatrix.digest if imatrix else "",
             **said,
@@ -213,9 +219,11 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
         metadata["general.file_type"] = u32(recipe(options.recipe).file_type)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     types = TypeChoice(config, recipe(options.recipe or DEFAULT_RECIPE), experts, imatrix, table)
+    metadata = {k: v for k, v in metadata.items() if k not in ("coder.convert.experts", "coder.convert.imatrix")}
     metadata |= provenance(
         label,
         fingerprint_files(paths),
+        source=path.name,
         experts=(options.experts or "").upper(),
         imatrix=imatrix.digest if imatrix else "",
     )

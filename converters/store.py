@@ -12,6 +12,9 @@ from quant.block_types import BF16, BlockType, block_type
 from quant.errors import InputError
 from quant.ggml import Bytes
 
+READ_AHEAD = 8 << 20
+"""Bytes asked for beyond each read: pieces are read in the order of the file."""
+
 
 class Store(Protocol):
     """Stored tensors, seen as rows."""
@@ -68,6 +71,8 @@ class Files:
                 if got == 0:
                     raise InputError(f"{self.folder / name} ends at byte {position + done}: it has shrunk while in use")
                 done += got
+            if hasattr(os, "posix_fadvise"):  # the next piece comes from disk while this one is quantized
+                os.posix_fadvise(fd, position + len(view), READ_AHEAD, os.POSIX_FADV_WILLNEED)
         except OSError as e:
             raise InputError(f"cannot read {self.folder / name}: {e.strerror or e}") from None
 

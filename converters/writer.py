@@ -1,26 +1,16 @@
 """Carrying a plan out: pieces made by threads, written at their offsets, journalled, and renamed when complete."""
 
-import contextlib
 import errno
 import os
-import queue
 import shutil
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from converters.journal import Journal
 from converters.plan import OutputFile, Plan
 from converters.produce import NonFiniteError, Producer
 from converters.store import Store
+from converters.workers import Report, Workers, write_at
 from quant.errors import CoderError, InputError
-
-SYNC_SECONDS = 4.0
-"""How often finished pieces are synced and noted: about what an interrupted run has to do again."""
-
-Report = Callable[[int], None]
-"""Called with the bytes of output finished since the last call."""
 
 
 def existing_output(plan: Plan) -> bool:
@@ -114,7 +104,7 @@ def carry_out(
         if resumed:
             report(_done_bytes(plan, journal.done))
         try:
-            run = _Run(plan, Producer(plan, store, allow_nonfinite=allow_nonfinite), files, journal, report)
+            run = Workers(plan, Producer(plan, store, allow_nonfinite=allow_nonfinite), files, journal, report)
             store.prepare(run.stored_in_order())
             run.work(threads)
             for f in files.values():
@@ -140,96 +130,6 @@ def carry_out(
     return resumed
 
 
-class _Run:
-    """Threads that take pieces, and the loop that notes what they finished."""
-
-    def __init__(self, plan: Plan, producer: Producer, files: dict[int, int], journal: Journal, report: Report) -> None:
-        self.plan, self.producer, self.files, self.journal, self.report = plan, producer, files, journal, report
-        self._numbers = [i for i in range(len(plan.pieces)) if i not in journal.done]
-        self._todo = iter(self._numbers)
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._finished: queue.SimpleQueue[tuple[int, int] | BaseException | None] = queue.SimpleQueue()
-
-    def stored_in_order(self) -> list[str]:
-        """The stored tensors that will be read, one entry a piece."""
-        pieces = [self.plan.pieces[n] for n in self._numbers]
-        return [self.plan.tensors[p.tensor].wanted.parts[p.part].stored for p in pieces]
-
-    def work(self, threads: int) -> None:
-        """Make all pieces that are not done."""
-        workers = [threading.Thread(target=self._worker, name=f"quantize-{n}", daemon=True) for n in range(threads)]
-        for w in workers:
-            w.start()
-        try:
-            self._collect(len(workers))
-        finally:
-            self._stop.set()
-            for w in workers:
-                w.join()
-
-    def _worker(self) -> None:
-        try:
-            while not self._stop.is_set():
-                with self._lock:
-                    number = next(self._todo, None)
-                if number is None:
-                    break
-                piece = self.plan.pieces[number]
-                data = self.producer.make(piece)
-                file, position = self.producer.position(piece)
-                _write_at(self.files[file], position, data.data.cast("B"))
-                self._finished.put((number, data.nbytes))
-        except BaseException as e:  # handed to the main thread, which raises it
-            self._finished.put(e)
-        finally:
-            self._finished.put(None)
-
-    def _collect(self, running: int) -> None:
-        pending: list[int] = []
-        synced = time.monotonic()
-        try:
-            while running:
-                item: tuple[int, int] | BaseException | None = (-1, 0)
-                with contextlib.suppress(queue.Empty):
-                    item = self._finished.get(timeout=0.25)
-                if item is None:
-                    running -= 1
-                elif isinstance(item, BaseException):
-                    raise item
-                elif item[0] >= 0:
-                    pending.append(item[0])
-                    self.report(item[1])
-                if pending and time.monotonic() - synced > SYNC_SECONDS:
-                    self._note(pending)
-                    synced = time.monotonic()
-        except NonFiniteError:
-            raise
-        except BaseException:
-            self._note(pending)  # Ctrl-C, a full disk: keep what is done
-            raise
-
-    def _note(self, pending: list[int]) -> None:
-        for f in self.files.values():
-            os.fsync(f)
-        self.journal.add(pending)
-        pending.clear()
-
-
-_seek_lock = threading.Lock()
-
-
-def _write_at(fd: int, position: int, data: memoryview) -> None:
-    done = 0
-    while done < len(data):
-        if hasattr(os, "pwrite"):
-            done += os.pwrite(fd, data[done:], position + done)
-        else:  # no positioned write on this platform (Windows)
-            with _seek_lock:
-                os.lseek(fd, position + done, os.SEEK_SET)
-                done += os.write(fd, data[done:])
-
-
 def _open_outputs(plan: Plan, journal: Journal, resumed: bool) -> dict[int, int]:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     if resumed and len(journal.done) < len(plan.pieces) and not all(partial_path(f).exists() for f in plan.files):
@@ -242,7 +142,7 @@ def _open_outputs(plan: Plan, journal: Journal, resumed: bool) -> dict[int, int]
         if not resumed:
             os.ftruncate(fd, 0)
         os.ftruncate(fd, f.size)
-        _write_at(fd, 0, memoryview(f.header))
+        write_at(fd, 0, memoryview(f.header))
     if resumed:
         journal.go_on()
     else:

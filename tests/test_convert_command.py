@@ -1,6 +1,7 @@
 """`coder convert` as users meet it: the table, the JSON, and what it says when there is nothing to do."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 from cli.convert import convert as command
 from converters.job import parse_size
 from quant.errors import InputError
+from quant.recipes import RECIPES
 
 LITE_16B = LITE | {
     "num_hidden_layers": 27, "hidden_size": 2048, "intermediate_size": 10944, "moe_intermediate_size": 1408,
@@ -100,3 +102,15 @@ def test_sizes() -> None:
     for bad in ("", "4X", "-1G", "10", "1e9"):
         with pytest.raises(InputError):
             parse_size(bad)
+
+
+def test_the_help_has_an_example_and_every_option_is_in_the_docs() -> None:
+    text = run("--help").stdout
+    assert "Example:" in text
+    documented = (Path(__file__).parent.parent / "docs" / "convert.md").read_text(encoding="utf-8")
+    options = {word for word in re.findall(r"--[a-z-]+", text) if word != "--help"}
+    assert len(options) > 10
+    missing = {o for o in options if o not in documented and o != "--recipe"}
+    assert not missing - {"--install-completion", "--show-completion"}
+    for recipe in RECIPES:
+        assert f"`{recipe}`" in documented

@@ -173,3 +173,19 @@ def test_a_model_that_is_not_there_is_one_line(hub: Hub) -> None:
 def test_what_is_no_repo_id(source: str) -> None:
     assert not is_repo_id(source)
     assert is_repo_id("deepseek-ai/DeepSeek-Coder-V2-Lite-Base")
+
+
+def test_a_damaged_model_on_the_hub_is_refused_before_its_weights_come(hub: Hub) -> None:
+    config = json.loads((hub.folder / "config.json").read_text())
+    (hub.folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    done = run(hub)
+    assert done.returncode == 2
+    assert "left over" in done.stderr
+    (hub.folder / "config.json").write_text(json.dumps(config))
+    shard = min(hub.folder.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    done = run(hub)
+    assert done.returncode == 2
+    assert "truncated" in done.stderr
+    assert hub.whole == []
+    assert list(hub.work.iterdir()) == []

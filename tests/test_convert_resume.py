@@ -22,9 +22,9 @@ KILLS = 20
 WORKER = """
 import sys
 from pathlib import Path
-from converters import plan, writer
+from converters import plan, workers, writer
 from converters.job import Options, plan_source
-plan.PIECE_ELEMENTS, writer.SYNC_SECONDS = 1 << 14, 0.01
+plan.PIECE_ELEMENTS, workers.SYNC_SECONDS = 1 << 14, 0.01
 job = plan_source(Path(sys.argv[1]), Path(sys.argv[2]), Options("q4_k_m", split_bytes=int(sys.argv[3]) or None))
 print("go", flush=True)
 resumed = writer.carry_out(job.plan, job.store, threads=2, report=lambda n: None)

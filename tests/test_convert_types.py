@@ -1,13 +1,14 @@
 """Conversion, tensor for tensor: against gguf-py's numpy, and against llama.cpp's own quantizer."""
 
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 from checkpoints import FULL, LITE, convert, random_tensors, read_tensors, write_checkpoint
 
+from coderv2_local import llama_library
+from coderv2_local.llama_library import llama
 from converters.gguf_header import read_header
 from converters.safetensors_shards import Checkpoint
 
@@ -73,17 +74,10 @@ def test_llama_names_give_the_bytes_of_llama_cpp(sixteen_bits: Path, tmp_path: P
 
 
 def llama_quantize(source: Path, destination: Path, ftype: int) -> Path:
-    import llama_cpp
-
-    @llama_cpp.llama_log_callback
-    def quiet(*args: Any) -> None:
-        pass
-
-    llama_cpp.llama_log_set(quiet, None)
-    params = llama_cpp.llama_model_quantize_default_params()
+    llama_library.start()
+    params = llama.llama_model_quantize_default_params()
     params.ftype, params.nthread = ftype, 2
-    assert llama_cpp.llama_model_quantize(str(source).encode(), str(destination).encode(), params) == 0
-    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(0), None)
+    assert llama.llama_model_quantize(str(source).encode(), str(destination).encode(), params) == 0
     return destination
 
 

@@ -4,8 +4,8 @@
 
 DIR holds convert_hf_to_gguf.py (the llama-cpp-python source distribution has it under vendor/llama.cpp); PYTHON has
 torch and transformers; the tokenizer folder holds the published tokenizer.json and tokenizer_config.json. WORK needs
-about 15 GB. Every run ends with a sync, which counts. Sources are in the page cache for both sides. Figures are ratios within
-one run: absolute times depend on the machine and on what else it does.
+about 15 GB. Every run ends with a sync, which counts. Sources are in the page cache for both sides. Compare ratios
+within one run: seconds depend on the machine and on what else it does.
 """
 
 import argparse
