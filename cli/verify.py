@@ -90,7 +90,8 @@ def verify(
         show(verdict)
     if not verdict.good:
         raise VerdictError(
-            f"{model} does not compute what {verdict.against} says", hint="convert it again, or download it again"
+            f"{model} is not what it should be: {verdict.reasons[0]}",
+            hint="this is llama.cpp's own routing; leave --stock-routing away" if stock_routing else "convert it again",
         )
 
 

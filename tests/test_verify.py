@@ -265,8 +265,22 @@ def test_token_lists_that_differ(tmp_path, lite):
     at = data.index(b"<extra_270>")
     data[at : at + 11] = b"<other_270>"
     b.write_bytes(data)
-    with pytest.raises(InputError, match="299 of 300"):
+    with pytest.raises(InputError, match=r"1 tokens differ.*270 is"):
         check(a, b)
+
+
+def test_tokens_that_differ_from_the_checkpoints(tmp_path):
+    folder = random_checkpoint(tmp_path / "c", LITE)
+    path = write_gguf(folder, tmp_path / "m.gguf")
+    tokens = read_header(path).metadata["tokenizer.ggml.tokens"]
+    vocabulary = {t: i for i, t in enumerate(tokens[:290])}  # the rest pads the embedding
+    tokenizer = {"model": {"vocab": vocabulary}, "added_tokens": [{"id": 298, "content": tokens[298]}]}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert check(path, folder).good
+    tokenizer["added_tokens"][0]["content"] = "<begin>"
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(InputError, match="298 is '<extra_298>' here, '<begin>' there"):
+        check(path, folder)
 
 
 def test_another_architecture_is_refused(tmp_path, lite):

@@ -21,7 +21,9 @@ _WORDS = {
 }
 
 
-def check_vocabulary(ours: ModelConfig, theirs: ModelConfig, our_tokens: object, their_tokens: object) -> None:
+def check_vocabulary(
+    ours: ModelConfig, theirs: ModelConfig, our_tokens: list[str | None], their_tokens: list[str | None]
+) -> None:
     """Refuse to compare models of different vocabularies: their logits have nothing to do with each other.
 
     Raises:
@@ -34,10 +36,12 @@ def check_vocabulary(ours: ModelConfig, theirs: ModelConfig, our_tokens: object,
             f"{theirs.vocab_size}",
             hint=hint,
         )
-    if isinstance(our_tokens, list) and isinstance(their_tokens, list) and our_tokens != their_tokens:
-        same = sum(a == b for a, b in zip(our_tokens, their_tokens, strict=False))
+    pairs = enumerate(zip(our_tokens, their_tokens, strict=False))
+    other = [(i, a, b) for i, (a, b) in pairs if a is not None and b is not None and a != b]
+    if other:
+        i, a, b = other[0]
         raise InputError(
-            f"the two vocabularies differ: only {same} of {len(our_tokens)} tokens are the same", hint=hint
+            f"{len(other)} tokens differ between the two: {i} is {a!r:.60} here, {b!r:.60} there", hint=hint
         )
 
 

@@ -8,8 +8,10 @@ import numpy.typing as npt
 
 from converters.config import ModelConfig
 from converters.gguf_header import GgufHeader, dequantize, open_data, read_header
+from converters.json_file import read_json_object
 from converters.safetensors_shards import Checkpoint
 from converters.tensor_table import Wanted, check_checkpoint, tensor_table
+from converters.tokenizer import TOKENIZER_LIMIT
 from quant import ggml
 from quant.block_types import block_type
 from quant.errors import InputError
@@ -31,8 +33,8 @@ class Source(Protocol):
     def part(self, wanted: Wanted, part: int) -> Floats:
         """One part of a GGUF tensor (one expert, one head, or all of it) as it should be: (rows, columns)."""
 
-    def tokens(self) -> list[str] | None:
-        """The vocabulary, where the source has one that can be read without its tokenizer."""
+    def tokens(self) -> list[str | None]:
+        """The vocabulary, by id; None for ids that the source gives no text, [] if it has no vocabulary."""
 
 
 class CheckpointSource:
@@ -53,8 +55,20 @@ class CheckpointSource:
         values = ggml.dequantize(raw, kind).reshape(p.rows, columns)
         return np.ascontiguousarray(values.T) if p.transposed else values
 
-    def tokens(self) -> None:
-        """None: the sizes of the two vocabularies are compared."""
+    def tokens(self) -> list[str | None]:
+        """See :class:`Source`: what tokenizer.json has. Rows that only pad the embedding have no text there."""
+        path = self._checkpoint.folder / "tokenizer.json"
+        if not path.exists():
+            return []
+        found = read_json_object(path, TOKENIZER_LIMIT)
+        model, added = found.get("model"), found.get("added_tokens")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        pairs = list(vocabulary.items()) if isinstance(vocabulary, dict) else []
+        pairs += (
+            [(t.get("content"), t.get("id")) for t in added if isinstance(t, dict)] if isinstance(added, list) else []
+        )
+        by_id = {i: text for text, i in pairs if type(i) is int and isinstance(text, str)}
+        return [by_id.get(i) for i in range(self.config.vocab_size)]
 
 
 class GgufSource:
@@ -76,10 +90,10 @@ class GgufSource:
         rows = info.n_rows // len(wanted.parts)
         return dequantize(self._data, info, slice(part * rows, (part + 1) * rows)).reshape(rows, info.shape[-1])
 
-    def tokens(self) -> list[str] | None:
-        """The file's token list."""
+    def tokens(self) -> list[str | None]:
+        """See :class:`Source`."""
         found = self.header.metadata.get("tokenizer.ggml.tokens")
-        return found if isinstance(found, list) else None
+        return list(found) if isinstance(found, list) else []
 
 
 def open_source(path: Path) -> CheckpointSource | GgufSource:
