@@ -6,12 +6,23 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from converters.hub import is_repo_id
 from converters.job import Job, Options, closing, default_threads, parse_size, plan_hub, plan_source
 from converters.plan import Plan
+from converters.store import Store
 from converters.summary import as_json, expected_seconds, rows
 from converters.writer import bytes_on_disk, carry_out, check_room, existing_output
 from quant.recipes import RECIPES
@@ -92,7 +103,8 @@ def _default_destination(source: str, recipe: str | None) -> Path:
 
 def _write(job: Job, screen: Console, threads: int, *, fresh: bool, allow_nonfinite: bool) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as progress:
+    more = (TimeRemainingColumn(), StatusColumn(job.store))
+    with Progress(*columns, *more, console=screen, transient=True) as progress:
         task = progress.add_task(job.plan.files[0].path.name, total=job.plan.total_bytes)
         try:
             resumed = carry_out(
@@ -108,6 +120,18 @@ def _write(job: Job, screen: Console, threads: int, *, fresh: bool, allow_nonfin
             raise
     if resumed:
         screen.print("Went on from an interrupted run.")
+
+
+class StatusColumn(ProgressColumn):
+    """What the source is busy with, asked for at each refresh of the screen."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self.store = store
+
+    def render(self, task: Task) -> Text:
+        """The store's words."""
+        return Text(self.store.status())
 
 
 def _show_notices(plan: Plan, screen: Console) -> None:

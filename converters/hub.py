@@ -4,6 +4,7 @@ All traffic goes through huggingface-hub, which honours HF_ENDPOINT, tokens and 
 At most two shards are on disk at a time: the one in use and the one that is coming.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -119,6 +120,7 @@ class HubStore:
         self._slots = threading.Semaphore(SHARDS_ON_DISK)
         self._error: BaseException | None = None
         self._closed = threading.Event()
+        self._fetching = ""
 
     def prepare(self, order: Sequence[str]) -> None:
         """See `Store`. Starts fetching shards in the order in which they will be read."""
@@ -160,6 +162,17 @@ class HubStore:
         self._slots.release()
         self._local.close()
 
+    def status(self) -> str:
+        """See `Store`: the shard that is on its way, and how much of it is here."""
+        shard = self._fetching
+        if not shard:
+            return ""
+        size = max(t.end for t in self.model.checkpoint.tensors.values() if t.shard == shard)
+        here = 0
+        with contextlib.suppress(OSError):  # it may be complete, and renamed, just now
+            here = sum(p.stat().st_size for p in self.model.folder.rglob("*.incomplete"))
+        return f"fetching {shard.removesuffix('.safetensors')}: {here / 1e9:.2f} of {size / 1e9:.2f} GB"
+
     def discard(self) -> None:
         """Remove what was fetched, once the output is complete."""
         shutil.rmtree(self.model.folder, ignore_errors=True)
@@ -170,7 +183,9 @@ class HubStore:
                 self._slots.acquire()
                 if self._closed.is_set():
                     return
+                self._fetching = shard
                 path = _download(self.model.repo, shard, self.model.revision, self.model.folder)
+                self._fetching = ""
                 expected = self.model.headers[shard]
                 with open(path, "rb") as f:
                     if f.read(len(expected)) != expected:
@@ -186,6 +201,9 @@ class HubStore:
 def _download(repo: str, name: str, commit: str, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
 
+    # its own progress bars would write into ours
+    utils: Any = importlib.import_module("huggingface_hub.utils")
+    utils.disable_progress_bars()
     path = _ask(f"{name} of {repo}", lambda: hf_hub_download(repo, name, revision=commit, local_dir=folder))
     return Path(path)
 

@@ -58,7 +58,7 @@ class Producer:
         if t.copied:
             return raw
         if part.transposed:
-            values = ggml.dequantize(raw, t.source_type, self._floats(piece.rows * columns))
+            values = self._widen(raw, t, part.stored, piece.rows * columns)
             turned = np.ascontiguousarray(values.reshape(piece.rows, columns).T)
             out = self._buffer("out", turned.shape[0] * t.info.type.row_bytes(turned.shape[1]))
             return self._quantize(turned, t, piece.part, out)
@@ -67,11 +67,19 @@ class Producer:
         out_row = t.info.type.row_bytes(columns)
         for row in range(0, piece.rows, step):
             n = min(step, piece.rows - row)
-            values = ggml.dequantize(
-                raw[row * row_bytes : (row + n) * row_bytes], t.source_type, self._floats(n * columns)
-            )
+            some = raw[row * row_bytes : (row + n) * row_bytes]
+            values = self._widen(some, t, part.stored, n * columns)
             self._quantize(values.reshape(n, columns), t, piece.part, out[row * out_row : (row + n) * out_row])
         return out
+
+    def _widen(self, raw: ggml.Bytes, t: PlannedTensor, stored: str, count: int) -> ggml.Floats:
+        values = ggml.dequantize(raw, t.source_type, self._floats(count))
+        if not t.source_type.is_float and not self.allow_nonfinite and not np.isfinite(values).all():
+            raise NonFiniteError(
+                f"tensor {stored} has blocks whose scale is NaN or infinite",
+                hint="the file is damaged; --allow-nonfinite converts it all the same",
+            )
+        return values
 
     def _quantize(self, values: ggml.Floats, t: PlannedTensor, part: int, out: ggml.Bytes) -> ggml.Bytes:
         weights = None

@@ -37,6 +37,9 @@ class Store(Protocol):
     def discard(self) -> None:
         """Remove temporary files, once the output is complete."""
 
+    def status(self) -> str:
+        """What the store is busy with, a few words for the screen, or ""."""
+
 
 class Local:
     """What stores on the local disk have in common: nothing to prepare, nothing to discard."""
@@ -46,6 +49,10 @@ class Local:
 
     def discard(self) -> None:
         """See `Store`."""
+
+    def status(self) -> str:
+        """See `Store`."""
+        return ""
 
 
 class Files:

@@ -158,3 +158,14 @@ def test_a_file_whose_keys_and_tensors_disagree(tmp_path: Path) -> None:
         path.write_bytes(raw.replace(before, after))
         with pytest.raises(InputError, match=words):
             convert(path, tmp_path / "out.gguf", "q8_0")
+
+
+def test_a_block_with_a_broken_scale_is_named(tmp_path: Path) -> None:
+    path = convert(write_checkpoint(tmp_path / "in"), tmp_path / "x.gguf", "q8_0")
+    info = read_header(path).tensors["blk.1.ffn_up_exps.weight"]
+    raw = bytearray(path.read_bytes())
+    raw[info.offset + 340 : info.offset + 342] = b"\x00\x7e"  # the F16 scale of the eleventh block: NaN
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match=r"blk\.1\.ffn_up_exps\.weight.*NaN"):
+        convert(path, tmp_path / "y.gguf", "q4_0")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "x.gguf"]

@@ -14,7 +14,8 @@ import pytest
 from checkpoints import convert, read_tensors, write_checkpoint
 
 from converters.gguf_header import read_header
-from converters.hub import is_repo_id
+from converters.hub import HubModel, HubStore, is_repo_id
+from converters.safetensors_shards import Checkpoint
 
 REPO, COMMIT = "someone/small-model", "0123456789abcdef0123456789abcdef01234567"
 ROOT = Path(__file__).parent.parent
@@ -189,3 +190,14 @@ def test_a_damaged_model_on_the_hub_is_refused_before_its_weights_come(hub: Hub)
     assert "truncated" in done.stderr
     assert hub.whole == []
     assert list(hub.work.iterdir()) == []
+
+
+def test_the_screen_hears_what_is_on_its_way(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "in", n_shards=2))
+    store = HubStore(HubModel(REPO, COMMIT, tmp_path / "work", checkpoint, {}))
+    assert store.status() == ""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "x.incomplete").write_bytes(bytes(20_000_000))
+    store._fetching = "model-00002-of-000002.safetensors"
+    assert store.status() == "fetching model-00002-of-000002: 0.02 of 0.00 GB"
+    store.close()
