@@ -104,7 +104,7 @@ def _default_destination(source: str, recipe: str | None) -> Path:
 def _write(job: Job, screen: Console, threads: int, *, fresh: bool, allow_nonfinite: bool) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     more = (TimeRemainingColumn(), StatusColumn(job.store))
-    with Progress(*columns, *more, console=screen, transient=True) as progress:
+    with Progress(*columns, *more, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(job.plan.files[0].path.name, total=job.plan.total_bytes)
         try:
             resumed = carry_out(

@@ -1,5 +1,6 @@
 """Importance weights: both formats, expert by expert, and what happens to experts that were never reached."""
 
+import ctypes
 import struct
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from checkpoints import LITE, convert, read_tensors, write_checkpoint
 
+from coderv2_local import llama_library
+from coderv2_local.llama_library import llama
 from converters.imatrix import Imatrix
 from converters.job import Options, plan_source
 from converters.safetensors_shards import Checkpoint
@@ -102,3 +105,25 @@ def test_files_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         Imatrix.read(tmp_path / "cut")
     with pytest.raises(InputError, match="not an importance matrix"):
         Imatrix.read(convert(folder, tmp_path / "model.gguf", "q4_0"))
+
+
+@pytest.mark.parametrize(("recipe", "ftype"), [("q4_0", 2), ("q4_k_m", 15)])
+def test_the_bytes_are_those_of_llama_cpp_with_the_same_weights(
+    folder: Path, tmp_path: Path, recipe: str, ftype: int
+) -> None:
+    path = write_new(tmp_path / "imatrix", [4], names=(NAME, "blk.2.ffn_gate_exps.weight"))
+    ours = read_tensors(convert(folder, tmp_path / "ours.gguf", recipe, imatrix=path))
+    source = convert(folder, tmp_path / "bf16.gguf", "bf16")
+    weights = SUMS / 4
+    weights[4] = 1
+    entries = (llama.llama_model_imatrix_data * 3)()
+    for i, name in enumerate((NAME, "blk.2.ffn_gate_exps.weight")):
+        entries[i].name, entries[i].size = name.encode(), weights.size
+        entries[i].data = weights.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    llama_library.start()
+    params = llama.llama_model_quantize_default_params()
+    params.ftype, params.nthread = ftype, 2
+    params.imatrix = ctypes.cast(entries, type(params.imatrix))
+    theirs = tmp_path / "theirs.gguf"
+    assert llama.llama_model_quantize(str(source).encode(), str(theirs).encode(), params) == 0
+    assert ours == read_tensors(theirs)
