@@ -10,6 +10,10 @@ from quant.errors import InputError
 ARCHITECTURE = "deepseek2"
 SOFTMAX_GATING = 1
 """``expert_gating_func``: softmax, DeepSeek-V2's; 2 is the sigmoid of DeepSeek-V3. Files of 2024 lack the key."""
+MOST_LAYERS, MOST_EXPERTS, MOST_HEADS, MOST_SHARED = 1024, 4096, 4096, 256
+"""As for a checkpoint's config. The tensors that a file should have are listed from these, so they must be sane."""
+LEAST_TENSORS = 9
+"""How many tensors a layer has at least."""
 
 
 class _Keys:
@@ -29,8 +33,10 @@ class _Keys:
             raise InputError(f"{self.path}: {full} is {value!r:.60}, not a number from {least:g} on")
         return float(value)
 
-    def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
+    def integer(self, key: str, default: int | None = None, least: int = 1, most: int = 1 << 20) -> int:
         value = self.number(key, default, least)
+        if value > most:
+            raise InputError(f"{self.path}: {ARCHITECTURE}.{key} is {value:g}, more than the {most} that are possible")
         if value != int(value):
             raise InputError(f"{self.path}: {ARCHITECTURE}.{key} is {value:g}, not a whole number")
         return int(value)
@@ -58,18 +64,18 @@ def config_of(header: GgufHeader) -> ModelConfig:
     key_length = keys.integer("attention.key_length_mla", keys.integer("attention.key_length"))
     groups, groups_used = groups_of(header.metadata)
     c = ModelConfig(
-        n_layers=keys.integer("block_count"),
+        n_layers=keys.integer("block_count", most=MOST_LAYERS),
         hidden_size=keys.integer("embedding_length"),
         dense_ffn_size=keys.integer("feed_forward_length"),
         expert_ffn_size=keys.integer("expert_feed_forward_length"),
-        n_heads=keys.integer("attention.head_count"),
+        n_heads=keys.integer("attention.head_count", most=MOST_HEADS),
         q_lora_rank=keys.integer("attention.q_lora_rank", 0, 0) or None,
         kv_lora_rank=keys.integer("attention.kv_lora_rank"),
         qk_nope_head_dim=key_length - rope,
         qk_rope_head_dim=rope,
         v_head_dim=keys.integer("attention.value_length_mla", keys.integer("attention.value_length")),
-        n_routed_experts=keys.integer("expert_count"),
-        n_shared_experts=keys.integer("expert_shared_count", 0, 0),
+        n_routed_experts=keys.integer("expert_count", most=MOST_EXPERTS),
+        n_shared_experts=keys.integer("expert_shared_count", 0, 0, MOST_SHARED),
         n_experts_per_token=keys.integer("expert_used_count"),
         n_dense_layers=keys.integer("leading_dense_block_count", 0, 0),
         n_groups=groups,
@@ -80,7 +86,7 @@ def config_of(header: GgufHeader) -> ModelConfig:
         rms_norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0, 1),
         yarn=_yarn(header.metadata, keys),
-        max_context=keys.integer("context_length"),
+        max_context=keys.integer("context_length", most=1 << 31),
         vocab_size=header.tensors["token_embd.weight"].shape[0],
         bos_token_id=_token(header.metadata, "bos"),
         eos_token_id=_token(header.metadata, "eos"),
@@ -92,6 +98,12 @@ def config_of(header: GgufHeader) -> ModelConfig:
             f"{header.path}: {c.n_experts_per_token} of {c.n_routed_experts} experts cannot be chosen from "
             f"{c.n_groups_used} of {c.n_groups} groups"
         )
+    if c.n_layers * LEAST_TENSORS > len(header.tensors):
+        raise InputError(f"{header.path}: {c.n_layers} layers, but only {len(header.tensors)} tensors")
+    router = header.tensors.get(f"blk.{c.n_dense_layers}.ffn_gate_inp.weight")
+    if c.n_dense_layers < c.n_layers and (router is None or router.shape[0] != c.n_routed_experts):
+        found = f"is for {router.shape[0]}" if router else "is missing"
+        raise InputError(f"{header.path}: {c.n_routed_experts} experts, but the router of the first such layer {found}")
     if c.qk_nope_head_dim < 1 or rope % 2:
         raise InputError(f"{header.path}: {rope} rotary dims cannot be part of heads of {key_length}")
     return c
@@ -121,7 +133,7 @@ def _yarn(metadata: Mapping[str, Any], keys: _Keys) -> YarnConfig | None:
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         mscale=mscale,
         mscale_all_dim=mscale,
-        original_context=keys.integer("rope.scaling.original_context_length"),
+        original_context=keys.integer("rope.scaling.original_context_length", most=1 << 31),
     )
 
 
