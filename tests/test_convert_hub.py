@@ -3,19 +3,23 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoints import convert, read_tensors, write_checkpoint
 
+from converters import hub as hub_module
 from converters.gguf_header import read_header
 from converters.hub import HubModel, HubStore, is_repo_id
-from converters.safetensors_shards import Checkpoint
+from converters.safetensors_shards import Checkpoint, read_shard_header
 
 REPO, COMMIT = "someone/small-model", "0123456789abcdef0123456789abcdef01234567"
 ROOT = Path(__file__).parent.parent
@@ -200,4 +204,34 @@ def test_the_screen_hears_what_is_on_its_way(tmp_path: Path) -> None:
     (tmp_path / "work" / "x.incomplete").write_bytes(bytes(20_000_000))
     store._fetching = "model-00002-of-000002.safetensors"
     assert store.status() == "fetching model-00002-of-000002: 0.02 of 0.00 GB"
+    store.close()
+
+
+def test_a_slow_reader_never_has_more_than_two_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, work = write_checkpoint(tmp_path / "in", n_shards=5), tmp_path / "work"
+    work.mkdir()
+    checkpoint = Checkpoint.open(served)
+    fetched: list[str] = []
+
+    def download(repo: str, shard: str, commit: str, folder: Path) -> Path:
+        fetched.append(shard)
+        return Path(shutil.copy(served / shard, folder / shard))
+
+    monkeypatch.setattr(hub_module, "_download", download)
+    shards = sorted(p.name for p in served.glob("*.safetensors"))
+    headers = {s: read_shard_header(served / s) for s in shards}
+    headers = {s: len(h).to_bytes(8, "little") + h for s, h in headers.items()}
+    store = HubStore(HubModel(REPO, COMMIT, work, Checkpoint(work, checkpoint.tensors), headers))
+    order = sorted(checkpoint.names, key=lambda n: checkpoint.tensors[n].shard)
+    store.prepare(order)
+    for name in order:
+        out = np.empty(8, dtype=np.uint8)
+        store.read(name, 0, out)
+        assert out.tobytes() == checkpoint.raw(name)[:8].tobytes()
+        time.sleep(0.005)
+        here = sorted(p.name for p in work.glob("*.safetensors"))
+        assert len(here) <= 2
+        assert len(fetched) <= shards.index(checkpoint.tensors[name].shard) + 3
+    assert fetched == shards
+    assert list(work.iterdir()) == []
     store.close()
