@@ -186,6 +186,29 @@ def test_a_236b_without_group_keys_is_known_by_its_size():
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("block_count", 1 << 24),
+        ("block_count", 1000),  # possible, but the file has tensors for three
+        ("expert_count", 4096),
+        ("expert_count", 1 << 30),
+        ("attention.head_count", 1 << 31),
+        ("expert_shared_count", 1 << 20),
+        ("embedding_length", -1),
+        ("embedding_length", "64"),
+        ("rope.dimension_count", 7),
+        ("expert_gating_func", 2),
+        ("expert_group_used_count", 9),
+    ],
+)
+def test_impossible_metadata_are_refused_at_once(tmp_path, key, value):
+    header = GgufWeights.open(write_gguf(random_checkpoint(tmp_path / "c", FULL), tmp_path / "m.gguf")).header
+    metadata = dict(header.metadata) | {f"deepseek2.{key}": value}
+    with pytest.raises(InputError):
+        config_of(dataclasses.replace(header, metadata=metadata))
+
+
 def test_stages_are_told_in_order_and_add_up(tmp_path):
     w = CheckpointWeights.open(random_checkpoint(tmp_path / "c", LITE), np.float64)
     seen: dict[tuple[str, int], np.ndarray] = {}
