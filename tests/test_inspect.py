@@ -26,7 +26,7 @@ def said(header, **changes) -> dict[str, str]:
     """Text of each check → its state, with metadata changed; None removes a key."""
     metadata = {k: v for k, v in (dict(header.metadata) | changes).items() if v is not None}
     changed = dataclasses.replace(header, metadata=metadata)
-    return {c.text: c.state for c in checks(changed, config_of(changed))}
+    return {c.text: c.state for c in checks(changed, config_of(header))}
 
 
 def state_of(found: dict[str, str], words: str) -> str:
@@ -103,7 +103,7 @@ def test_a_file_from_before_the_mla_split(tmp_path):
 def test_a_missing_tensor_and_bytes_too_many(header):
     tensors = {k: v for k, v in header.tensors.items() if k != "blk.1.ffn_norm.weight"}
     changed = dataclasses.replace(header, tensors=tensors, file_size=header.file_size + (1 << 24))
-    found = {c.text: c.state for c in checks(changed, config_of(changed))}
+    found = {c.text: c.state for c in checks(changed, config_of(header))}
     assert state_of(found, "blk.1.ffn_norm.weight is missing") == "bad"
     assert state_of(found, "belong to no tensor") == "note"
 

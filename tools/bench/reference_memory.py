@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.config import read_config
-from converters.tensor_table import stored_shapes, tensor_table
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.model import forward
+from converters.config import read_config
+from converters.tensor_table import stored_shapes, tensor_table
 
 WRITTEN = ("norm", "embed", "mlp.gate.")
 
@@ -40,9 +40,13 @@ def write_sparse_checkpoint(folder: Path) -> int:
         f.truncate(start + at)
         for name, entry in header.items():
             if any(part in name for part in WRITTEN):
-                values = rng.normal("norm" in name, 0.05, entry["shape"]).astype("<f4").view("<u4") >> 16
                 f.seek(start + entry["data_offsets"][0])
-                f.write(values.astype("<u2").tobytes())
+                left = math.prod(entry["shape"])
+                while left:  # a piece at a time, so that the peak is the reference's
+                    piece = min(left, 1 << 20)
+                    values = rng.normal("norm" in name, 0.05, piece).astype("<f4").view("<u4") >> 16
+                    f.write(values.astype("<u2").tobytes())
+                    left -= piece
     return start + at
 
 
