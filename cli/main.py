@@ -10,6 +10,7 @@ from rich.markup import escape
 from cli.chat import chat
 from cli.convert import convert
 from cli.fim import fim
+from cli.inspect import inspect
 from cli.verify import verify
 from coderv2_local import __version__
 from coderv2_local.stream import printable
@@ -27,6 +28,7 @@ app.command()(chat)
 app.command()(fim)
 app.command()(convert)
 app.command()(verify)
+app.command()(inspect)
 
 
 def _show_version(wanted: bool) -> None:

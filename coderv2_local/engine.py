@@ -20,12 +20,12 @@ from coderv2_local import llama_library
 from coderv2_local.hooks import Dispatcher, Tap
 from coderv2_local.interruptible import NEVER, InterruptibleThread
 from coderv2_local.llama_library import llama
+from coderv2_local.loadable import check_loadable
 from coderv2_local.sampling import Sampler, SamplingOptions
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import GgufHeader, read_header
-from quant.errors import CoderError, InputError
+from quant.errors import CoderError
 
-ARCHITECTURE = "deepseek2"
 DEFAULT_CONTEXT = 16_384
 KvType = Literal["f16", "f32"]
 KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
@@ -248,33 +248,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def check_loadable(header: GgufHeader, path: Path) -> None:
-    """Refuse what llama.cpp would abort the process on.
-
-    Raises:
-        InputError: another architecture, or expert numbers that cannot be.
-    """
-    meta = header.metadata
-    architecture = meta.get("general.architecture")
-    if architecture != ARCHITECTURE:
-        raise InputError(
-            f"{path}: its architecture is {architecture!r}, not {ARCHITECTURE!r}",
-            hint="this program runs DeepSeek-Coder-V2 and its relatives",
-        )
-
-    def number(key: str) -> int:
-        value = meta.get(f"{ARCHITECTURE}.{key}", 0)
-        if not isinstance(value, int) or value < 0:
-            raise InputError(f"{path}: {ARCHITECTURE}.{key} is {value!r}: a number was expected")
-        return value
-
-    experts, used = number("expert_count"), number("expert_used_count")
-    groups, groups_used = number("expert_group_count"), number("expert_group_used_count")
-    if used > experts:
-        raise InputError(f"{path}: {used} experts are to be used of {experts}")
-    if groups > 1 and (experts % groups or not 0 < groups_used <= groups or used > experts // groups * groups_used):
-        raise InputError(
-            f"{path}: {experts} experts cannot be routed in {groups} groups of which {groups_used} are used"
-        )

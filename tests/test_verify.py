@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from cli.verify import chart
 from cli.verify import verify as command
+from coderv2_local.loadable import check_loadable, impossible
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.gguf_config import config_of
 from coderv2_local.reference.model import forward
-from coderv2_local.verify.judge import check_structure, raw_logits, verify
+from coderv2_local.verify.judge import raw_logits, verify
 from coderv2_local.verify.measures import agreement, divergence, perplexity
-from coderv2_local.verify.structure import impossible, problems
+from coderv2_local.verify.structure import problems
 from converters.gguf_header import dequantize, read_header
 from quant.errors import CoderError, InputError, VerdictError
 
@@ -249,8 +250,8 @@ def test_metadata_that_would_end_the_process_are_refused_before(tmp_path, full, 
     assert impossible(header, config_of(header)) == []
     changed = dataclasses.replace(header, metadata=dict(header.metadata) | {key: value})
     assert words in impossible(changed, config_of(header))[0]
-    with pytest.raises(InputError):
-        check_structure(changed, config_of(header))
+    with pytest.raises(InputError, match=r"m\.gguf"):
+        check_loadable(changed, header.path)
 
 
 def test_vocabularies_that_differ(tmp_path, lite):

@@ -12,7 +12,7 @@ from converters.config import ModelConfig
 from converters.gguf_header import GgufHeader, read_header
 from quant.errors import InputError, VerdictError
 
-from ..engine import check_loadable
+from ..loadable import check_loadable
 from ..reference.gguf_config import config_of
 from ..reference.model import checked_ids, forward
 from ..routing import install_taps
@@ -21,7 +21,7 @@ from .layers import RuleBroken, StageComparer, StageDifference, broken_rules
 from .measures import Agreement, Logits, agreement
 from .settings import check_vocabulary, remarks, settings_against
 from .sources import GgufSource, Source, open_source
-from .structure import impossible, problems
+from .structure import problems
 from .tensors import TensorComparison, compare_tensors
 from .thresholds import Threshold, threshold
 
@@ -160,11 +160,8 @@ def check_structure(header: GgufHeader, config: ModelConfig) -> None:
     """Refuse a file that cannot be run.
 
     Raises:
-        InputError: its metadata cannot be.
         VerdictError: it lacks tensors, or has them in other shapes.
     """
-    if wrong := impossible(header, config):
-        raise InputError(f"{header.path}: {wrong[0]}", hint="the file is damaged; convert or download it again")
     if found := problems(header, config):
         more = f", and {len(found) - 1} more like this" if len(found) > 1 else ""
         raise VerdictError(f"{header.path}: {found[0]}{more}", hint="convert it again; nothing can run this file")
