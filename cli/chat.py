@@ -7,7 +7,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, TemperatureOption, ThreadsOption
+from cli.options import (
+    ContextOption,
+    ModelOption,
+    RepeatPenaltyOption,
+    SeedOption,
+    StockRoutingOption,
+    TemperatureOption,
+    ThreadsOption,
+)
 from cli.piped import piped_text
 from quant.errors import CoderError, InputError
 
@@ -32,6 +40,7 @@ def chat(
     model: ModelOption = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 1024,
     temperature: TemperatureOption = 0.0,
+    repeat_penalty: RepeatPenaltyOption = None,
     seed: SeedOption = 0,
     context: ContextOption = 0,
     threads: ThreadsOption = None,
@@ -48,7 +57,8 @@ def chat(
 
     question = one_shot_question(prompt)
     chosen = find_model(model)
-    options = SamplingOptions(temperature=temperature, seed=seed)
+    penalty = chosen.repeat_penalty if repeat_penalty is None else repeat_penalty
+    options = SamplingOptions(temperature=temperature, repeat_penalty=penalty, seed=seed)
     with LocalBackend(chosen.path, n_ctx=context, n_threads=threads, exact_routing=not stock_routing) as backend:
         conversation = Conversation(backend, options, max_tokens)
         if question is None:

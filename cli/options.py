@@ -15,6 +15,12 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", min=1, help="CPU threads; default: all usable cores.")
 ]
 TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 always takes the most probable token.")]
+RepeatPenaltyOption = Annotated[
+    float | None,
+    typer.Option(
+        "--repeat-penalty", metavar="X", help="Divides the logits of recent tokens; 1 unless said, 1.2 for tiny."
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw when the temperature is above 0.")]
 StockRoutingOption = Annotated[
     bool,

@@ -11,11 +11,18 @@ TINY = "tiny"
 
 @dataclass(frozen=True)
 class Model:
-    """A model that can be run: the name to show, and its file."""
+    """A model that can be run.
+
+    Attributes:
+        name: to show.
+        is_toy: made for trying things out.
+        repeat_penalty: what its answers need where the user does not say; a very small model repeats itself.
+    """
 
     name: str
     path: Path
     is_toy: bool = False
+    repeat_penalty: float = 1.0
 
 
 def find_model(name: str | None) -> Model:
@@ -25,7 +32,7 @@ def find_model(name: str | None) -> Model:
         InputError: no such file, or a name that is not known.
     """
     if name is None or name == TINY:
-        return Model(TINY, Path(str(files("coderv2_local") / "data" / "tiny.gguf")), is_toy=True)
+        return Model(TINY, Path(str(files("coderv2_local") / "data" / "tiny.gguf")), is_toy=True, repeat_penalty=1.2)
     path = Path(name).expanduser()
     if path.is_dir():
         raise InputError(

@@ -54,7 +54,7 @@ class Sampler:
             biases = (llama.llama_logit_bias * len(options.banned))(*((i, float("-inf")) for i in options.banned))
             add(llama.llama_sampler_init_logit_bias(vocabulary_size, len(options.banned), biases))
         if options.repeat_penalty != 1.0:
-            add(llama.llama_sampler_init_penalties(PENALTY_WINDOW, options.repeat_penalty, 0.0, 0.0))
+            add(llama.llama_sampler_init_penalties(vocabulary_size, PENALTY_WINDOW, options.repeat_penalty, 0.0, 0.0))
         if options.temperature == 0:
             add(llama.llama_sampler_init_greedy())
             return

@@ -121,7 +121,14 @@ def test_the_installed_command_is_ours():
 def test_a_conversation_in_a_terminal(tmp_path):
     import pexpect
 
-    environment = dict(os.environ, TERM="xterm", NO_COLOR="1", PYTHONPATH=str(ROOT), CODER_HOME=str(tmp_path))
+    environment = dict(
+        os.environ,
+        TERM="xterm",
+        NO_COLOR="1",
+        PROMPT_TOOLKIT_NO_CPR="1",
+        PYTHONPATH=str(ROOT),
+        CODER_HOME=str(tmp_path),
+    )
     child = pexpect.spawn(
         sys.executable,
         ["-m", "cli", "chat", "-t", "1"],
@@ -130,23 +137,29 @@ def test_a_conversation_in_a_terminal(tmp_path):
         timeout=60,
         dimensions=(40, 100),
     )
+    ready = r"\x1b\[\?2004h"  # the prompt turns on bracketed paste when it takes keys
+
+    def say(text):
+        child.expect(ready)
+        child.send(text + "\r")
+
     child.expect("tiny is a toy")
-    child.expect(">")
-    child.send("/help\r")
+    say("/help")
     child.expect("Ctrl-C stops an answer")
-    child.send("/nonsense\r")
+    say("/nonsense")
     child.expect("no command /nonsense")
-    child.send(REQUEST + "\r")
+    say(REQUEST)
     child.expect("```python")
     child.expect("def ")
     child.expect("```")
-    child.send("Write a Python function `count_words(text)`: Count the words in a text\r")
+    say("Write a Python function `count_words(text)`: Count the words in a text")
     child.expect("```python")
     child.sendintr()  # stops the answer, not the program
-    child.expect("stopped|```")
-    child.send("Hi\r")
-    child.expect("Hello")
-    child.send("/exit\r")
+    say("/clear")
+    child.expect("forgotten")
+    say("Hi")
+    child.expect("Hello|I am tiny")
+    say("/exit")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0

@@ -63,6 +63,15 @@ def test_banned_ids_are_never_chosen(engine, ids):
     assert first != best
 
 
+def test_the_repetition_penalty_ends_a_loop(engine, ids):
+    def longest_run(penalty):
+        options = SamplingOptions(repeat_penalty=penalty, banned=engine.vocabulary.special_ids())
+        text = list(engine.generate([ids[0], *engine.vocabulary.encode("a, b, " * 8)], options, 40))
+        return max(text.count(token) for token in text)
+
+    assert longest_run(3.0) < longest_run(1.0)
+
+
 def test_a_full_context_is_said_and_ends_a_generation(engine, ids):
     with pytest.raises(ContextFull, match="do not fit"):
         engine.evaluate([ids[0]] * 513)

@@ -94,7 +94,7 @@ def test_one_endless_line_is_shown_in_part(tiny):
 
 
 def test_room_for_a_long_middle_does_not_blind_the_model(tiny):
-    assert fit(Hole("a = 1\n" * 500, ""), tiny, 100_000).prefix.count("a = 1") > 100
+    assert fit(Hole("a = 1\n" * 500, ""), tiny, 100_000).prefix.count("a = 1") > 30
 
 
 def test_the_replaced_range_is_counted_from_1():

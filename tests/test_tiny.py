@@ -79,7 +79,8 @@ def test_a_blank_line_is_filled_by_one_that_compiles_more_often_than_not(tiny):
     ],
 )
 def test_a_docstring_style_request_is_answered_by_a_fenced_function(tiny, name, summary):
-    conversation = Conversation(tiny, SamplingOptions(), 400)
+    options = SamplingOptions(repeat_penalty=find_model("tiny").repeat_penalty)
+    conversation = Conversation(tiny, options, 400)
     generation, _ = conversation.ask(f"Write a Python function `{name}`: {summary}")
     answer = "".join(generation).strip()
     assert answer.startswith("```python\n")

@@ -18,9 +18,11 @@ from coderv2_local.backend import LocalBackend
 from coderv2_local.conversation import Conversation
 from coderv2_local.fim import fill
 from coderv2_local.fim_stops import Hole
+from coderv2_local.models import find_model
 from coderv2_local.sampling import SamplingOptions
 
 GREEDY = SamplingOptions()
+CHAT = SamplingOptions(repeat_penalty=find_model("tiny").repeat_penalty)
 FENCED = re.compile(r"```python\n(.*?)```", re.S)
 
 
@@ -51,7 +53,7 @@ def fim_figures(backend: LocalBackend, texts: list[str], rng: random.Random, res
 def chat_figures(backend: LocalBackend, pairs: list[dict]) -> dict[str, float]:
     good = 0
     for pair in pairs:
-        conversation = Conversation(backend, GREEDY, 400)
+        conversation = Conversation(backend, CHAT, 400)
         generation, _ = conversation.ask(f"Write a Python function `{pair['name']}`: {pair['summary']}")
         code = FENCED.fullmatch("".join(generation).strip())
         if code and parses(code[1]):
