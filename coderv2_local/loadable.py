@@ -1,10 +1,12 @@
 """What is looked at before llama.cpp is given a file, because it would end the whole process over it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from coderv2_local.reference.gguf_config import ARCHITECTURE, config_of
 from converters.config import ModelConfig
 from converters.gguf_header import GgufHeader
+from converters.gguf_model import open_gguf
 from quant.errors import InputError
 
 
@@ -36,8 +38,20 @@ def check_loadable(header: GgufHeader, path: Path) -> None:
         raise InputError(
             f"{path}: {experts} experts cannot be routed in {groups} groups of which {groups_used} are used"
         )
-    if wrong := impossible(header, config_of(header)):
+    whole = with_all_parts(header, path)
+    if wrong := impossible(whole, config_of(whole)):
         raise InputError(f"{path}: {wrong[0]}", hint="the file is damaged; convert or download it again")
+
+
+def with_all_parts(header: GgufHeader, path: Path) -> GgufHeader:
+    """The header of a split file's first part with the tensors of all parts; of any other file, as it is.
+
+    Raises:
+        InputError: a part is missing, or does not belong to the file.
+    """
+    if header.metadata.get("split.count", 1) in (0, 1):
+        return header
+    return replace(header, tensors={name: info for name, (_, info) in open_gguf(path).tensors.items()})
 
 
 def impossible(header: GgufHeader, config: ModelConfig) -> list[str]:
