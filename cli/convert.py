@@ -20,11 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.hub import is_repo_id
-from converters.job import Job, Options, closing, default_threads, parse_size, plan_hub, plan_source
+from converters.job import Job, Options, closing, parse_size, plan_hub, plan_source
 from converters.plan import Plan
 from converters.store import Store
 from converters.summary import as_json, expected_seconds, rows
 from converters.writer import bytes_on_disk, carry_out, check_room, existing_output
+from quant.cores import usable_cores
 from quant.recipes import RECIPES
 
 NOTICES_SHOWN = 12
@@ -64,7 +65,7 @@ def convert(
     screen = Console(stderr=True, highlight=False)
     options = Options(recipe, experts, imatrix, parse_size(split_size) if split_size else None)
     destination = destination or _default_destination(source, recipe)
-    workers = threads or default_threads()
+    workers = threads or usable_cores()
     with closing(_plan(source, revision, destination, options, dry_run)) as job:
         plan = job.plan
         if dry_run:

@@ -61,9 +61,9 @@ def verify(
 
     Example: coder verify lite.gguf --against ./DeepSeek-Coder-V2-Lite-Instruct
     """
-    from coderv2_local.engine import usable_cores
     from coderv2_local.models import find_model
     from coderv2_local.verify.judge import verify as check
+    from quant.cores import usable_cores
 
     path = find_model(model).path
     threads = threads or usable_cores()

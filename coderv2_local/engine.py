@@ -24,6 +24,7 @@ from coderv2_local.loadable import check_loadable
 from coderv2_local.sampling import Sampler, SamplingOptions
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import GgufHeader, read_header
+from quant.cores import usable_cores
 from quant.errors import CoderError
 
 DEFAULT_CONTEXT = 16_384
@@ -241,10 +242,3 @@ def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading ids two sequences share."""
     n = min(len(a), len(b))
     return next((i for i in range(n) if a[i] != b[i]), n)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

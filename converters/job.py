@@ -1,7 +1,6 @@
 """A conversion from end to end: the source is opened and the plan made; `writer.carry_out` does the rest."""
 
 import contextlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -250,13 +249,6 @@ def closing(job: Job) -> Iterator[Job]:
         yield job
     finally:
         job.store.close()
-
-
-def default_threads() -> int:
-    """One thread for each core that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from coderv2_local.engine import Engine, usable_cores
+from coderv2_local.engine import Engine
 from coderv2_local.routing import install_taps
 from converters.config import ModelConfig, YarnConfig
 from converters.metadata import architecture_keys, encode_header, i32s, text, texts, u32
 from converters.tensor_table import tensor_table
 from quant import ggml
 from quant.block_types import F32, block_type
+from quant.cores import usable_cores
 
 SHAPES_236B = ModelConfig(
     n_layers=60, hidden_size=5120, dense_ffn_size=12288, expert_ffn_size=1536, n_heads=128, q_lora_rank=1536,
