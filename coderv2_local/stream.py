@@ -26,17 +26,24 @@ def until(chunks: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
     held = ""
     for chunk in chunks:
         held += chunk
-        ends = [at for at in (held.find(stop) for stop in stops) if at >= 0]
-        if ends:
-            if min(ends):
-                yield held[: min(ends)]
+        end = _first(held, stops)
+        open_from = len(held) - max((_overlap(held, stop) for stop in stops), default=0)
+        if end < len(held) and end <= open_from:
+            if end:
+                yield held[:end]
             return
-        keep = max((_overlap(held, stop) for stop in stops), default=0)
-        if len(held) > keep:
-            yield held[: len(held) - keep]
-            held = held[len(held) - keep :]
+        # a stop that may have begun before the one that was found comes first, if it is one
+        if open_from:
+            yield held[:open_from]
+            held = held[open_from:]
+    held = held[: _first(held, stops)]
     if held:
         yield held
+
+
+def _first(text: str, stops: Sequence[str]) -> int:
+    """Where the first of `stops` begins; the length of `text` where there is none."""
+    return min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=len(text))
 
 
 def _overlap(text: str, stop: str) -> int:

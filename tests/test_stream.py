@@ -1,7 +1,7 @@
 """Bytes → text that is safe to show, however the bytes are cut."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderv2_local.stream import decode_utf8, printable, until
@@ -24,11 +24,17 @@ def test_impossible_bytes_become_the_replacement_character(data, places):
     assert "".join(decode_utf8(cut(data, places))) == data.decode("utf-8", "replace")
 
 
+@settings(max_examples=500)
 @given(st.text("ab\n"), st.lists(st.integers(0, 100)), st.lists(st.text("ab\n", max_size=4), max_size=3))
 def test_a_stop_string_ends_the_stream_wherever_it_is_cut(text, places, stops):
     ends = [text.find(stop) for stop in stops if stop and stop in text]
     expected = text[: min(ends)] if ends else text
     assert "".join(until(cut(text, places), stops)) == expected
+
+
+def test_a_longer_stop_that_begins_earlier_counts_wherever_the_text_is_cut():
+    for chunks in (["a\n\naba"], ["a\n\na", "ba"], list("a\n\naba")):
+        assert "".join(until(chunks, ["\na", "\n\nab"])) == "a"
 
 
 def test_text_is_not_held_back_once_it_cannot_begin_a_stop():
