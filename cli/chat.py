@@ -52,6 +52,7 @@ def chat(
     """
     from coderv2_local.backend import LocalBackend
     from coderv2_local.conversation import Conversation
+    from coderv2_local.load_options import LoadOptions
     from coderv2_local.models import find_model
     from coderv2_local.sampling import SamplingOptions
 
@@ -59,7 +60,8 @@ def chat(
     chosen = find_model(model)
     penalty = chosen.repeat_penalty if repeat_penalty is None else repeat_penalty
     options = SamplingOptions(temperature=temperature, repeat_penalty=penalty, seed=seed)
-    with LocalBackend(chosen.path, n_ctx=context, n_threads=threads, exact_routing=not stock_routing) as backend:
+    load = LoadOptions(n_ctx=context, n_threads=threads)
+    with LocalBackend(chosen.path, load, exact_routing=not stock_routing, name=chosen.name) as backend:
         conversation = Conversation(backend, options, max_tokens)
         if question is None:
             converse(conversation, chosen)

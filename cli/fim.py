@@ -36,6 +36,7 @@ def fim(
     """
     from coderv2_local.backend import LocalBackend
     from coderv2_local.fim import fill, hole_at, parse_target, read_source, replaced_range
+    from coderv2_local.load_options import LoadOptions
     from coderv2_local.models import find_model
     from coderv2_local.sampling import SamplingOptions
 
@@ -44,9 +45,8 @@ def fim(
     text = piped_text() if stdin else read_source(place.path)
     hole = hole_at(text, place)
     options = SamplingOptions(temperature=temperature, seed=seed)
-    with LocalBackend(
-        find_model(model).path, n_ctx=context, n_threads=threads, exact_routing=not stock_routing
-    ) as backend:
+    load = LoadOptions(n_ctx=context, n_threads=threads)
+    with LocalBackend(find_model(model).path, load, exact_routing=not stock_routing) as backend:
         loaded = time.monotonic()
         filling = fill(hole, backend, options, max_tokens)
     if as_json:

@@ -1,15 +1,17 @@
 """What chat, fim and sessions talk to: messages and code in, a stream of text out."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol
 
-from coderv2_local.engine import ContextFull, Engine
+from coderv2_local.engine import ContextFull, Engine, shared_prefix
+from coderv2_local.load_options import DEFAULTS, LoadOptions
 from coderv2_local.prompt import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
 from coderv2_local.routing import install_taps
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling import SamplingOptions, TokenLogprobs
 from coderv2_local.stream import decode_utf8, printable
 from converters.gguf_header import read_header
 
@@ -18,10 +20,24 @@ MINIMUM_ANSWER = 64  # tokens that must be left for an answer before a prompt co
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do beyond text: ids and saved states need the model in this process."""
+    """What a backend can do beyond streaming text.
 
-    ids: bool
-    infill: bool
+    Attributes:
+        ids: the generated ids are known, and can be handed back in :class:`Message`.
+        infill: there is fill-in-the-middle.
+        grammar: answers can be held to a grammar or a JSON schema.
+        logprobs: log-probabilities can be had.
+        saved_state: what was evaluated can be kept on disk.
+    """
+
+    ids: bool = False
+    infill: bool = False
+    grammar: bool = False
+    logprobs: bool = False
+    saved_state: bool = False
+
+
+Reason = Literal["end", "length", "stop"]
 
 
 @dataclass
@@ -29,30 +45,82 @@ class Generation:
     """A text being generated: iterate over it for chunks; the rest is filled in while you do.
 
     Attributes:
-        chunks: text, safe to show, as it arrives.
-        ids: the ids generated so far, as they are in the KV cache.
-        prompt_tokens: length of the prompt.
+        chunks: text, safe to show, as it arrives. Close it, or stop iterating, to cancel.
+        prompt_tokens: length of the prompt; None where a server has not said yet.
+        reused_tokens: of those, how many were not evaluated again.
+        ids: the ids generated so far, as they are in the KV cache; stays empty where a backend has no ids.
+        tokens: how many were generated so far.
+        reason: why it ended: the model's own end, `max_tokens` or a full context, a stop string; None before that.
+        prompt_seconds: until the first token was there.
+        seconds: from then to the last one.
+        logprobs: of each generated token, where they were asked for.
     """
 
     chunks: Iterator[str]
-    prompt_tokens: int
+    prompt_tokens: int | None = None
+    reused_tokens: int = 0
     ids: list[int] = field(default_factory=list)
+    tokens: int = 0
+    reason: Reason | None = None
+    prompt_seconds: float = 0.0
+    seconds: float = 0.0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
         return self.chunks
 
 
-class Backend(Protocol):
-    """Chat and infill. :class:`LocalBackend` runs the model here; a server can stand behind the same seam."""
+Progress = Callable[[int, int], None]
+"""Called while a prompt is evaluated: (tokens done, tokens to do)."""
 
+
+class Backend(Protocol):
+    """Chat and infill: :class:`LocalBackend` runs the model here, a server can stand behind the same seam.
+
+    Attributes:
+        name: of the model, to show.
+        n_ctx: context in tokens; None where a server does not say.
+    """
+
+    name: str
+    n_ctx: int | None
     capabilities: Capabilities
 
-    def chat(self, messages: Sequence[Message], options: SamplingOptions, max_tokens: int) -> Generation: ...
+    def chat(
+        self,
+        messages: Sequence[Message],
+        options: SamplingOptions,
+        max_tokens: int,
+        on_progress: Progress | None = None,
+    ) -> Generation:
+        """The assistant's next turn. Raises ContextFull where too little room is left; nothing is cut here."""
+        ...
 
-    def infill(self, prefix: str, suffix: str, options: SamplingOptions, max_tokens: int) -> Generation: ...
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        options: SamplingOptions,
+        max_tokens: int,
+        on_progress: Progress | None = None,
+    ) -> Generation:
+        """The text between `prefix` and `suffix`. Raises InputError where this model has no infill."""
+        ...
 
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
+    def count(self, text: str) -> int | None:
+        """Tokens of a text; None where that cannot be known."""
+        ...
+
+    def prompt_length(self, messages: Sequence[Message]) -> int | None:
+        """Tokens of a conversation, laid out; None where that cannot be known."""
+        ...
+
+    def save_state(self, name: str) -> None:
+        """Keep what is evaluated now on disk under `name`. Does nothing without `capabilities.saved_state`."""
+        ...
+
+    def restore_state(self, name: str) -> str | None:
+        """Bring back what was kept. Returns a notice where something was there but could not be used."""
         ...
 
     def close(self) -> None: ...
@@ -63,8 +131,7 @@ class LocalBackend:
 
     Args:
         path: a GGUF of this family.
-        n_ctx: context in tokens; 0 takes the model's own, up to the engine's default.
-        n_threads: None takes the cores this process may use.
+        options: how it is put on this machine.
         exact_routing: choose experts as the model was trained to, where llama.cpp does not; False only to compare.
 
     Raises:
@@ -72,16 +139,18 @@ class LocalBackend:
         EngineError: llama.cpp refused it.
     """
 
-    def __init__(self, path: Path, *, n_ctx: int = 0, n_threads: int | None = None, exact_routing: bool = True) -> None:
+    def __init__(
+        self, path: Path, options: LoadOptions = DEFAULTS, *, exact_routing: bool = True, name: str | None = None
+    ) -> None:
         header = read_header(path)
         taps = install_taps(header.metadata) if exact_routing else []
-        self.engine = Engine(path, n_ctx=n_ctx, n_threads=n_threads, taps=taps, header=header)
+        self.engine = Engine(path, options, taps=taps, header=header)
+        self.name = name or path.name
+        self.n_ctx = self.engine.n_ctx
         self.vocabulary = self.engine.vocabulary
-        template = self.engine.header.metadata.get("tokenizer.chat_template")
+        template = header.metadata.get("tokenizer.chat_template")
         self._template = template if isinstance(template, str) else None
-        self.capabilities = Capabilities(
-            ids=True, infill="tokenizer.ggml.fim_suf_token_id" in self.engine.header.metadata
-        )
+        self.capabilities = Capabilities(ids=True, infill="tokenizer.ggml.fim_suf_token_id" in header.metadata)
         # nothing but text and an end may be generated: a special token inside an answer would be another turn
         self._banned = [i for i in self.vocabulary.special_ids() if not self.vocabulary.is_end(i)]
 
@@ -97,24 +166,47 @@ class LocalBackend:
         """Tokens of a conversation, laid out."""
         return len(chat_prompt(messages, self.format, self.vocabulary))
 
-    def chat(self, messages: Sequence[Message], options: SamplingOptions, max_tokens: int) -> Generation:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        options: SamplingOptions,
+        max_tokens: int,
+        on_progress: Progress | None = None,
+    ) -> Generation:
         """The assistant's next turn, without the space that the plain format puts before it.
 
         Raises:
             ContextFull: too little room is left for an answer. Nothing is cut here.
         """
         form = self.format
-        generation = self._generate(chat_prompt(messages, form, self.vocabulary), options, max_tokens)
+        prompt = chat_prompt(messages, form, self.vocabulary)
+        generation = self._generate(prompt, options, max_tokens, on_progress)
         if form is ChatFormat.PLAIN:
             generation.chunks = without_first_space(generation.chunks)
         return generation
 
-    def infill(self, prefix: str, suffix: str, options: SamplingOptions, max_tokens: int) -> Generation:
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        options: SamplingOptions,
+        max_tokens: int,
+        on_progress: Progress | None = None,
+    ) -> Generation:
         """The text between `prefix` and `suffix`. Raises as :meth:`chat`, and InputError without FIM ids."""
         encode = self.vocabulary.encode
-        return self._generate(infill_prompt(encode(prefix), encode(suffix), self.vocabulary), options, max_tokens)
+        prompt = infill_prompt(encode(prefix), encode(suffix), self.vocabulary)
+        return self._generate(prompt, options, max_tokens, on_progress)
 
-    def _generate(self, prompt: list[int], options: SamplingOptions, max_tokens: int) -> Generation:
+    def save_state(self, name: str) -> None:
+        pass
+
+    def restore_state(self, name: str) -> str | None:
+        return None
+
+    def _generate(
+        self, prompt: list[int], options: SamplingOptions, max_tokens: int, on_progress: Progress | None
+    ) -> Generation:
         room = self.engine.n_ctx - len(prompt)
         if room < min(max_tokens, MINIMUM_ANSWER):
             raise ContextFull(
@@ -122,12 +214,21 @@ class LocalBackend:
                 hint="a larger --ctx, or less text",
             )
         options = replace(options, banned=[*options.banned, *self._banned])
+        limit = min(max_tokens, room)
         generation = Generation(iter(()), len(prompt))
 
         def pieces() -> Iterator[bytes]:
-            for token in self.engine.generate(prompt, options, min(max_tokens, room)):
+            began = time.perf_counter()
+            generation.reused_tokens = min(shared_prefix(self.engine.tokens, prompt), len(prompt) - 1)
+            first = None
+            for token in self.engine.generate(prompt, options, limit, on_progress):
+                now = time.perf_counter()
+                first = first or now
+                generation.prompt_seconds, generation.seconds = first - began, now - first
                 generation.ids.append(token)
+                generation.tokens += 1
                 yield self.vocabulary.piece(token)
+            generation.reason = "length" if generation.tokens >= limit else "end"
 
         generation.chunks = (safe for chunk in decode_utf8(pieces()) if (safe := printable(chunk)))
         return generation

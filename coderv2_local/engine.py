@@ -20,6 +20,7 @@ from coderv2_local import llama_library
 from coderv2_local.hooks import Dispatcher, Tap
 from coderv2_local.interruptible import NEVER, InterruptibleThread
 from coderv2_local.llama_library import llama
+from coderv2_local.load_options import DEFAULT_CONTEXT, DEFAULTS, KV_TYPES, LoadOptions
 from coderv2_local.loadable import check_loadable
 from coderv2_local.sampling import Sampler, SamplingOptions
 from coderv2_local.vocabulary import Vocabulary
@@ -27,9 +28,6 @@ from converters.gguf_header import GgufHeader, read_header
 from quant.cores import usable_cores
 from quant.errors import CoderError
 
-DEFAULT_CONTEXT = 16_384
-KvType = Literal["f16", "f32"]
-KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
 NO_SLOT = 1  # llama_decode: the context is full
 
 
@@ -46,11 +44,7 @@ class Engine:
 
     Args:
         path: a GGUF file of this family.
-        n_ctx: context length in tokens; 0 takes the model's own, up to 16 384.
-        n_threads: for prompt and decode; None takes the cores this process may use.
-        n_batch: tokens evaluated at a time.
-        flash_attention: off only to compare numbers (flash attention rounds K to F16).
-        kv_type: type of the KV cache.
+        options: how it is put on this machine.
         taps: hooks on the eval callback (:mod:`coderv2_local.hooks`).
         header: of the file, where it has been read already.
 
@@ -62,12 +56,8 @@ class Engine:
     def __init__(
         self,
         path: Path,
+        options: LoadOptions = DEFAULTS,
         *,
-        n_ctx: int = 0,
-        n_threads: int | None = None,
-        n_batch: int = 512,
-        flash_attention: bool = True,
-        kv_type: KvType = "f16",
         taps: Sequence[Tap] = (),
         header: GgufHeader | None = None,
     ) -> None:
@@ -77,21 +67,22 @@ class Engine:
         self.header = header or read_header(path)
         check_loadable(self.header, path)
         llama_library.start()
-        self._load_model()
+        self._load_model(options)
         trained: int = llama.llama_model_n_ctx_train(self._model)
-        self.n_ctx = n_ctx or min(trained, DEFAULT_CONTEXT)
-        self.n_batch = min(n_batch, self.n_ctx)
-        self.n_threads = n_threads or usable_cores()
+        self.n_ctx = options.n_ctx or min(trained, DEFAULT_CONTEXT)
+        self.n_batch = min(options.n_batch, self.n_ctx)
+        self.n_threads = options.n_threads or usable_cores()
         self.tokens: list[int] = []  # what the KV cache holds
         self._dispatcher = Dispatcher(taps) if taps else None
         self._thread = InterruptibleThread()
-        self._create_context(flash_attention, kv_type)
+        self._create_context(options)
         self.vocabulary = Vocabulary(self._model)
 
-    def _load_model(self) -> None:
+    def _load_model(self, options: LoadOptions) -> None:
         params = llama.llama_model_default_params()
         params.load_mode = llama.LLAMA_LOAD_MODE_MMAP
-        params.use_extra_bufts = False
+        params.n_gpu_layers = options.n_gpu_layers
+        params.use_extra_bufts = options.repack
         llama_library.forget_log()
         self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._model:
@@ -100,14 +91,14 @@ class Engine:
                 hint="`coder verify` or `coder convert` on the same file may say more",
             )
 
-    def _create_context(self, flash_attention: bool, kv_type: KvType) -> None:
+    def _create_context(self, options: LoadOptions) -> None:
         params = llama.llama_context_default_params()
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self.n_batch
         params.n_seq_max = 1
         params.n_threads = params.n_threads_batch = self.n_threads
-        params.flash_attn_type = int(flash_attention)
-        params.type_k = params.type_v = KV_TYPES[kv_type]
+        params.flash_attn_type = int(options.flash_attention)
+        params.type_k = params.type_v = KV_TYPES[options.kv_type]
         params.no_perf = True
         if self._dispatcher:
             params.cb_eval = ctypes.cast(self._dispatcher.callback, llama.ggml_backend_sched_eval_callback)
@@ -160,12 +151,18 @@ class Engine:
                 on_progress(start + len(piece) - keep, len(ids) - keep)
         return np.concatenate(rows) if every_position else self._read_logits(1)[0]
 
-    def generate(self, ids: Sequence[int], options: SamplingOptions, max_tokens: int) -> Iterator[int]:
+    def generate(
+        self,
+        ids: Sequence[int],
+        options: SamplingOptions,
+        max_tokens: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[int]:
         """Ids that continue `ids`, until an end token (which is not yielded), `max_tokens`, or a full context.
 
         Stop iterating to cancel: what was yielded stays evaluated. Raises as :meth:`evaluate`.
         """
-        self.evaluate(ids)
+        self.evaluate(ids, on_progress=on_progress)
         with Sampler(options, self.vocabulary.size) as sampler:
             for n in range(max_tokens):
                 token = sampler.pick(self._context)

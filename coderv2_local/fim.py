@@ -38,7 +38,7 @@ class Filling:
 
     text: str
     reason: str
-    prompt_tokens: int
+    prompt_tokens: int | None
     tokens: int
 
 

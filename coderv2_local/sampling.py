@@ -1,8 +1,8 @@
 """How the next token is chosen: llama.cpp's own sampler chain, built from plain options."""
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from coderv2_local.llama_library import llama
@@ -21,6 +21,11 @@ class SamplingOptions:
         repeat_penalty: divides the logits of recent tokens; 1.0 turns it off.
         seed: of the draw; the same seed, prompt and settings give the same text.
         banned: ids that are never chosen.
+        stop: texts that end the answer; they are not part of it.
+        logit_bias: id → what is added to its logit.
+        grammar: in GBNF, that the answer must follow.
+        json_schema: that the answer must follow, as JSON; not together with `grammar`.
+        logprobs: for how many of the most probable tokens log-probabilities are wanted; None for none at all.
     """
 
     temperature: float = 0.0
@@ -30,6 +35,11 @@ class SamplingOptions:
     repeat_penalty: float = 1.0
     seed: int = 0
     banned: Sequence[int] = ()
+    stop: Sequence[str] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: str | None = None
+    json_schema: str | None = None
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -42,6 +52,20 @@ class SamplingOptions:
         ):
             if not low <= value <= high:
                 raise InputError(f"{name} is {value}: it must be between {low} and {high}")
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities, before sampling options change them.
+
+    Attributes:
+        token, logprob: what was chosen.
+        top: the most probable ids with theirs, best first.
+    """
+
+    token: int
+    logprob: float
+    top: Sequence[tuple[int, float]]
 
 
 class Sampler:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coderv2_local.backend import LocalBackend
+from coderv2_local.load_options import LoadOptions
 from coderv2_local.models import find_model
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +19,7 @@ Coder = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def tiny() -> LocalBackend:
     """The embedded model, loaded once."""
-    return LocalBackend(find_model("tiny").path, n_threads=1)
+    return LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1))
 
 
 @pytest.fixture

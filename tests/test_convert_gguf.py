@@ -9,6 +9,7 @@ from checkpoints import FULL, LITE, convert, read_tensors, write_checkpoint
 from small_models import golden, patch_float, write_gguf
 
 from coderv2_local.engine import Engine
+from coderv2_local.load_options import LoadOptions
 from coderv2_local.routing import install_taps
 from converters.gguf_header import read_header
 from converters.gguf_model import config_of, open_gguf
@@ -23,7 +24,7 @@ IDS = list(np.random.default_rng(5).integers(0, 250, 24))
 
 def logits(path: Path, ids: list[int] = IDS) -> np.ndarray:
     taps = install_taps(read_header(path).metadata)
-    engine = Engine(path, n_ctx=256, n_threads=2, flash_attention=False, kv_type="f32", taps=taps)
+    engine = Engine(path, LoadOptions(n_ctx=256, n_threads=2, flash_attention=False, kv_type="f32"), taps=taps)
     try:
         return np.array(engine.evaluate([int(i) for i in ids], every_position=True), dtype=np.float64)
     finally:

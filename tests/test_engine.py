@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from coderv2_local.engine import ContextFull, Engine, shared_prefix
+from coderv2_local.load_options import LoadOptions
 from coderv2_local.models import find_model
 from coderv2_local.sampling import SamplingOptions
 from quant.errors import InputError
@@ -16,7 +17,7 @@ from quant.errors import InputError
 
 @pytest.fixture(scope="module")
 def engine():
-    with Engine(find_model("tiny").path, n_ctx=512, n_threads=1, n_batch=64) as engine:
+    with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1, n_batch=64)) as engine:
         yield engine
 
 
@@ -81,7 +82,7 @@ def test_a_full_context_is_said_and_ends_a_generation(engine, ids):
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to itself")
 def test_ctrl_c_ends_a_running_batch_and_the_engine_goes_on(engine, ids):
-    with Engine(find_model("tiny").path, n_ctx=2048, n_threads=1, n_batch=2048) as slow:
+    with Engine(find_model("tiny").path, LoadOptions(n_ctx=2048, n_threads=1, n_batch=2048)) as slow:
         long = (ids * 20)[:2000]
         began = time.monotonic()
         slow.evaluate(long)

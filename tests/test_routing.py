@@ -12,6 +12,7 @@ from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
 
 from coderv2_local.engine import Engine
 from coderv2_local.hooks import HookError, TensorHead
+from coderv2_local.load_options import LoadOptions
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.model import forward
 from coderv2_local.routing import ExactRouting, install_taps, read_floats, write_ids
@@ -32,9 +33,8 @@ def kl(p_logits, q_logits):
 
 def exact_engine(path, taps=None, **options) -> Engine:
     taps = install_taps(read_header(path).metadata) if taps is None else taps
-    return Engine(
-        path, **{"n_ctx": 256, "n_threads": 1, "flash_attention": False, "kv_type": "f32"} | options, taps=taps
-    )
+    exact = {"n_ctx": 256, "n_threads": 1, "flash_attention": False, "kv_type": "f32"}
+    return Engine(path, LoadOptions(**exact | options), taps=taps)
 
 
 @pytest.fixture(scope="module")

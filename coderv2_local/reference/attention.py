@@ -94,13 +94,21 @@ def _plain_heads(q_nope: Array, q_rope: Array, latent: Array, k_rope: Array, w: 
 
 
 def _absorbed_heads(q_nope: Array, q_rope: Array, latent: Array, k_rope: Array, w: Attention, scale: float) -> Array:
-    """The same with the key expansion absorbed by the query and the value expansion by the output (section 2.1.2)."""
-    q_latent = q_nope @ w.k_b  # (H, T, Ckv)
+    """The same with the key expansion absorbed by the query and the value expansion by the output (section 2.1.2).
+
+    Computed in float64 whatever the pass is in: in float32 its products, over the latent's width and not a head's,
+    would round differently from the plain form's, and where two experts all but tie that settles who is chosen.
+    """
+    dtype = latent.dtype
+    q_nope, q_rope, latent, k_rope, k_b, v_b = (
+        a.astype(np.float64) for a in (q_nope, q_rope, latent, k_rope, w.k_b, w.v_b)
+    )
+    q_latent = q_nope @ k_b  # (H, T, Ckv)
     out = np.empty_like(q_latent)
     for now in _blocks(len(latent)):
         scores = q_latent[:, now] @ latent[: now.stop].T + q_rope[:, now] @ k_rope[: now.stop].T
         out[:, now] = _causal_softmax(scores * scale, now.start) @ latent[: now.stop]
-    expanded: Array = out @ w.v_b.swapaxes(1, 2)
+    expanded: Array = (out @ v_b.swapaxes(1, 2)).astype(dtype)
     return expanded
 
 

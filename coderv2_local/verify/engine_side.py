@@ -11,6 +11,7 @@ from quant.ggml import tensor_get
 
 from ..engine import Engine
 from ..hooks import HookError, Tap, TensorHead
+from ..load_options import LoadOptions
 from ..routing import read_floats
 from .measures import Logits
 
@@ -74,7 +75,7 @@ def read_ids(tensor: int) -> npt.NDArray[np.int32]:
 def exact_engine(path: Path, n_tokens: int, threads: int | None, taps: Sequence[Tap]) -> Engine:
     """An engine that rounds nothing it need not: KV in F32, no flash attention."""
     room = -(-n_tokens // 256) * 256
-    return Engine(path, n_ctx=room, n_threads=threads, flash_attention=False, kv_type="f32", taps=taps)
+    return Engine(path, LoadOptions(n_ctx=room, n_threads=threads, flash_attention=False, kv_type="f32"), taps=taps)
 
 
 def engine_logits(engine: Engine, ids: npt.NDArray[np.integer]) -> Logits:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from coderv2_local.engine import Engine  # noqa: E402 - found once the path is set
+from coderv2_local.load_options import LoadOptions  # noqa: E402
 from coderv2_local.routing import install_taps  # noqa: E402
 from converters.gguf_header import read_header  # noqa: E402
 from converters.job import Options, closing, plan_source  # noqa: E402
@@ -30,7 +31,7 @@ def log_probabilities(path: Path, limit: int) -> np.ndarray:
     """Of the next token at each position, (tokens, vocabulary), without rounding in the KV cache."""
     taps = install_taps(read_header(path).metadata)
     rows = []
-    with Engine(path, n_ctx=512, n_threads=2, flash_attention=False, kv_type="f32", taps=taps) as engine:
+    with Engine(path, LoadOptions(n_ctx=512, n_threads=2, flash_attention=False, kv_type="f32"), taps=taps) as engine:
         text = "".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "converters").glob("*.py")))
         ids = engine.vocabulary.encode(text)[:limit]
         bos = engine.header.metadata["tokenizer.ggml.bos_token_id"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from coderv2_local.engine import Engine
+from coderv2_local.load_options import LoadOptions
 from coderv2_local.routing import install_taps
 from converters.config import ModelConfig, YarnConfig
 from converters.metadata import architecture_keys, encode_header, i32s, text, texts, u32
@@ -90,10 +91,10 @@ def main() -> None:
         path = args.file or Path(folder) / "layers.gguf"
         if not path.exists():
             print(f"{write_model(path, args.layers) / 1e9:.1f} GB written", flush=True)
-        options = {"n_ctx": 256, "n_threads": args.threads}
-        stock = Engine(path, taps=(), **options)
+        options = LoadOptions(n_ctx=256, n_threads=args.threads)
+        stock = Engine(path, options)
         (tap,) = install_taps(stock.header.metadata)
-        exact = Engine(path, taps=[tap], **options)
+        exact = Engine(path, options, taps=[tap])
         times = decode_times({"stock": stock, "exact": exact}, args.tokens)
         moe = args.layers - 1
         pairs = [1e3 * (e - s) for s, e in zip(times["stock"], times["exact"], strict=True)]

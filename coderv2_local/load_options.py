@@ -1,0 +1,38 @@
+"""How a model is put on this machine: what placement decides, and the user may override."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+KvType = Literal["f16", "f32"]
+KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
+DEFAULT_CONTEXT = 16_384
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Options of loading a model and making a context for it.
+
+    Attributes:
+        n_ctx: context length in tokens; 0 takes the model's own, up to `DEFAULT_CONTEXT`.
+        n_threads: for prompt and decode; None takes the cores this process may use.
+        n_batch: prompt tokens evaluated at a time.
+        flash_attention: off only to compare numbers (flash attention rounds K to F16).
+        kv_type: type of the KV cache.
+        n_gpu_layers: layers whose weights go to a GPU.
+        cpu_expert_layers: of these layers, the experts stay in main memory all the same.
+        repack: copy weights into private memory in an order that suits the CPU. Never for a file larger than memory.
+        stream_experts: the file is larger than memory: read the chosen experts ahead.
+    """
+
+    n_ctx: int = 0
+    n_threads: int | None = None
+    n_batch: int = 512
+    flash_attention: bool = True
+    kv_type: KvType = "f16"
+    n_gpu_layers: int = 0
+    cpu_expert_layers: tuple[int, ...] = ()
+    repack: bool = False
+    stream_experts: bool = False
+
+
+DEFAULTS = LoadOptions()
