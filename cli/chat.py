@@ -81,8 +81,7 @@ def one_shot_question(prompt: str | None) -> str | None:
 
 def answer_once(conversation: "Conversation", question: str) -> None:
     """Print the answer to stdout, and nothing else."""
-    generation, _ = conversation.ask(question)
-    for chunk in generation:
+    for chunk in conversation.ask(question).generation:
         sys.stdout.write(chunk)
         sys.stdout.flush()
     sys.stdout.write("\n")
@@ -94,7 +93,7 @@ def converse(conversation: "Conversation", model: "Model") -> None:
     from prompt_toolkit.formatted_text import HTML
 
     screen = Console(stderr=True, highlight=False)
-    size = conversation.backend.engine.n_ctx
+    size = conversation.backend.n_ctx
     screen.print(f"[bold]{escape(model.name)}[/] · context {size} tokens · /help for commands, Ctrl-D to leave")
     if model.is_toy:
         screen.print("[yellow]tiny is a toy for trying things out: small Python functions, often wrong.[/]")
@@ -127,12 +126,13 @@ def take_turn(conversation: "Conversation", question: str, screen: Console) -> N
     from cli.main import show_error
 
     try:
-        generation, dropped = conversation.ask(question)
+        asked = conversation.ask(question)
+        generation = asked.generation
     except CoderError as error:
         show_error(error)
         return
-    if dropped:
-        screen.print(f"[yellow]The context was full: the {dropped} oldest messages are no longer seen by the model.[/]")
+    if asked.shrinking:
+        screen.print(f"[yellow]{escape(str(asked.shrinking))}[/]")
     answer = ""
     cut = False
     try:

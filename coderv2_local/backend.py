@@ -1,5 +1,6 @@
 """What chat, fim and sessions talk to: messages and code in, a stream of text out."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,11 +81,15 @@ class Backend(Protocol):
     Attributes:
         name: of the model, to show.
         n_ctx: context in tokens; None where a server does not say.
+        vocabulary_id: tells whose ids are whose: equal for equal vocabularies, "" where there are no ids.
     """
 
     name: str
-    n_ctx: int | None
+    vocabulary_id: str
     capabilities: Capabilities
+
+    @property
+    def n_ctx(self) -> int | None: ...
 
     def chat(
         self,
@@ -146,13 +151,19 @@ class LocalBackend:
         taps = install_taps(header.metadata) if exact_routing else []
         self.engine = Engine(path, options, taps=taps, header=header)
         self.name = name or path.name
-        self.n_ctx = self.engine.n_ctx
         self.vocabulary = self.engine.vocabulary
+        tokens = "\0".join(header.metadata["tokenizer.ggml.tokens"])
+        self.vocabulary_id = hashlib.blake2b(tokens.encode("utf-8", "replace"), digest_size=8).hexdigest()
         template = header.metadata.get("tokenizer.chat_template")
         self._template = template if isinstance(template, str) else None
         self.capabilities = Capabilities(ids=True, infill="tokenizer.ggml.fim_suf_token_id" in header.metadata)
         # nothing but text and an end may be generated: a special token inside an answer would be another turn
         self._banned = [i for i in self.vocabulary.special_ids() if not self.vocabulary.is_end(i)]
+
+    @property
+    def n_ctx(self) -> int:
+        """Context in tokens."""
+        return self.engine.n_ctx
 
     @property
     def format(self) -> ChatFormat:

@@ -59,18 +59,21 @@ def chat_format(template: str | None) -> ChatFormat:
 
 
 def chat_prompt(messages: Sequence[Message], form: ChatFormat, vocabulary: Vocabulary) -> list[int]:
-    """Ids of a conversation that the assistant is to continue.
+    """Ids of a conversation that the assistant is to continue; also its own last turn, where that was cut.
 
     Layout (plain): ``BOS {system}\\n\\nUser: {u1}\\n\\nAssistant: {a1}EOS User: {u2}\\n\\nAssistant:``, where EOS
     stands for the token and no space follows it.
     """
     ids = [vocabulary.bos]
     text = ""  # plain text that has not been encoded yet: neighbouring pieces are encoded as one
-    for message in messages:
+    for n, message in enumerate(messages, 1):
         if message.role == "assistant":
             text += "Assistant:" if form is ChatFormat.PLAIN else ""
             ids += [*vocabulary.encode(text), *_marker(form, "assistant", vocabulary)]
-            ids += [*answer_ids(message, form, vocabulary), vocabulary.eos]
+            ids += answer_ids(message, form, vocabulary)
+            if n == len(messages):
+                return ids
+            ids.append(vocabulary.eos)
             text = ""
         elif form is ChatFormat.PLAIN:
             text += f"User: {message.content}\n\n" if message.role == "user" else f"{message.content}\n\n"

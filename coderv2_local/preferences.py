@@ -1,0 +1,225 @@
+"""The settings file, ``config.toml`` under :mod:`coderv2_local.home`: read strictly, written key by key.
+
+A file that cannot be understood is named with its line and left alone: it is never overwritten.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import ParseError, TOMLKitError
+
+from coderv2_local.atomic_file import write_atomically
+from coderv2_local.home import home, home_folder
+from quant.errors import CoderError, InputError
+
+FILE_NAME = "config.toml"
+MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting.
+
+    Attributes:
+        kind: the type its value must have; a float takes an integer too.
+        meaning: one line, for `coder config` and the documents.
+    """
+
+    kind: type
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+
+
+KEYS: Mapping[str, Key] = {
+    "chat.model": Key(str, "the model of `coder chat` without -m"),
+    "chat.system": Key(str, "the system prompt of new conversations"),
+    "chat.temperature": Key(float, "0 takes the most probable token each time", 0, 10),
+    "chat.top_p": Key(float, "tokens that together have this probability stay in the draw", 0, 1),
+    "chat.top_k": Key(int, "so many of the most probable tokens stay in the draw; 0 for all", 0, 1_000_000),
+    "chat.min_p": Key(float, "tokens less probable than this share of the best one leave the draw", 0, 1),
+    "chat.repeat_penalty": Key(float, "divides the logits of recent tokens; 1 turns it off", 0.1, 10),
+    "chat.max_tokens": Key(int, "the longest answer, in tokens", 1, 10_000_000),
+    "chat.context": Key(int, "context in tokens; 0 lets the program choose", 0, 10_000_000),
+    "fim.model": Key(str, "the model of `coder fim` without -m"),
+    "fim.max_tokens": Key(int, "the longest middle, in tokens", 1, 10_000_000),
+    "fim.context": Key(int, "context in tokens; 0 lets the program choose", 0, 10_000_000),
+}
+"""Every single setting; ``[servers.NAME]`` and ``[models.NAME]`` come beside them."""
+
+TABLES: Mapping[str, Mapping[str, Key]] = {
+    "servers": {
+        "url": Key(str, "http(s) address of an OpenAI-compatible server"),
+        "model": Key(str, "the model to ask for there"),
+        "key_variable": Key(str, "the environment variable that holds the server's key"),
+    },
+    "models": {
+        "path": Key(str, "a .gguf file on this machine"),
+        "repo": Key(str, "a repository on the Hub"),
+        "file": Key(str, "the .gguf file in that repository"),
+        "purpose": Key(str, "what it is for"),
+        "fim": Key(bool, "whether it was trained to fill in the middle"),
+    },
+}
+"""Tables that a user names: ``[servers.office]`` is used as ``-m office``."""
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What the settings file says.
+
+    Attributes:
+        values: "chat.temperature" → value; only the keys that are set.
+        servers, models: name → its table.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def get(self, key: str, default: Any) -> Any:
+        """The value of `key`, or `default` where it is not set."""
+        return self.values.get(key, default)
+
+
+def path() -> Path:
+    """Where the settings file is, or would be."""
+    return home() / FILE_NAME
+
+
+def read() -> Preferences:
+    """The settings; empty ones where there is no file.
+
+    Raises:
+        InputError: the file is broken, or says something that no setting means. Its line is named.
+    """
+    text = _text()
+    if not text:
+        return Preferences()
+    document = _parse(text)
+    values: dict[str, Any] = {}
+    named: dict[str, dict[str, Mapping[str, Any]]] = {table: {} for table in TABLES}
+    for group, content in document.unwrap().items():
+        if not isinstance(content, dict):
+            raise _wrong(text, group, f"{group} stands outside a table", _nearest(group, KEYS))
+        for name, value in content.items():
+            if group in TABLES:
+                named[group][name] = _checked_table(text, group, name, value)
+            else:
+                key = f"{group}.{name}"
+                values[key] = _checked(text, key, value, KEYS.get(key))
+    return Preferences(values, named["servers"], named["models"])
+
+
+def change(key: str, value: str | None) -> Any:
+    """Set `key`, as typed, or remove it (None). Comments and order of the file stay. Returns the value it has now.
+
+    Raises:
+        InputError: no such key, a wrong value, or a file that is broken already.
+        CoderError: the file cannot be written.
+    """
+    if key not in KEYS:
+        raise InputError(f"there is no setting {key!r}", hint=_nearest(key, KEYS) or "`coder config` lists them")
+    text = _text()
+    document = _parse(text)
+    read()  # what is there must be sound: this never writes over a file that it does not understand
+    group, name = key.split(".")
+    if value is None:
+        if group in document:
+            document[group].pop(name, None)
+        typed = None
+    else:
+        typed = _checked("", key, _typed(key, value), KEYS[key])
+        if group not in document:
+            document.add(group, tomlkit.table())
+        document[group][name] = typed
+    home_folder("")
+    try:
+        write_atomically(path(), tomlkit.dumps(document).encode())
+    except OSError as error:
+        raise CoderError(f"{path()}: {(error.strerror or str(error)).lower()}") from None
+    return typed
+
+
+def _text() -> str:
+    try:
+        data = path().read_bytes()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise InputError(f"{path()}: {(error.strerror or str(error)).lower()}") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path()} is larger than a settings file can be", hint="move it away")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{path()}, line {line}: not UTF-8 text", hint="mend or remove that line") from None
+
+
+def _parse(text: str) -> tomlkit.TOMLDocument:
+    try:
+        return tomlkit.parse(text)
+    except ParseError as error:
+        raise InputError(
+            f"{path()}, line {error.line}: {str(error).split(' at line')[0]}", hint="mend or remove that line"
+        ) from None
+    except (TOMLKitError, RecursionError) as error:
+        raise InputError(f"{path()}: {error}", hint="mend or remove the file") from None
+
+
+def _typed(key: str, value: str) -> Any:
+    kind = KEYS[key].kind
+    if kind is str:
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        raise InputError(f"{key} is {value!r}: it must be {_kind_name(kind)}") from None
+
+
+def _checked(text: str, key: str, value: Any, known: Key | None) -> Any:
+    if known is None:
+        raise _wrong(text, key.split(".")[-1], f"there is no setting {key!r}", _nearest(key, KEYS))
+    right = isinstance(value, known.kind) and (known.kind is bool or not isinstance(value, bool))
+    if known.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value, right = float(value), True
+    if not right:
+        raise _wrong(text, key.split(".")[-1], f"{key} is {value!r:.40}: it must be {_kind_name(known.kind)}", "")
+    if known.low is not None and known.high is not None and not known.low <= value <= known.high:
+        raise _wrong(
+            text, key.split(".")[-1], f"{key} is {value}: it must be between {known.low:g} and {known.high:g}", ""
+        )
+    return value
+
+
+def _checked_table(text: str, group: str, name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(text, name, f"{group}.{name} must be a table: [{group}.{name}]", "")
+    keys = TABLES[group]
+    return {k: _checked(text, f"{group}.{name}.{k}", v, keys.get(k)) for k, v in value.items()}
+
+
+def _wrong(text: str, word: str, message: str, hint: str) -> InputError:
+    """An error that names the file and, where the word can be found in it, the line."""
+    pattern = re.compile(rf"^\s*(?:\[[^\]]*\b)?{re.escape(word)}\b")
+    line = next((n for n, content in enumerate(text.split("\n"), 1) if pattern.search(content)), None)
+    where = f"{path()}, line {line}: " if line else f"{path()}: " if text else ""
+    return InputError(where + message, hint=hint or "`coder config` lists the settings")
+
+
+def _nearest(word: str, known: Mapping[str, Any]) -> str:
+    names = [*known, *(k.split(".")[1] for k in known)]
+    close = get_close_matches(word, names, 1)
+    if not close:
+        return ""
+    return f"did you mean {next(k for k in known if k == close[0] or k.endswith('.' + close[0]))}?"
+
+
+def _kind_name(kind: type) -> str:
+    return {str: "text", float: "a number", int: "a whole number", bool: "true or false"}[kind]
