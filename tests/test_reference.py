@@ -239,18 +239,21 @@ def test_a_tensor_of_another_shape_is_named(tmp_path):
         forward(CheckpointWeights.open(folder), [1])
 
 
+@pytest.mark.parametrize("absorbed", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_agrees_with_transformers(name):
+def test_agrees_with_transformers(name, absorbed):
     folder = golden(name)
     expected, w = np.load(folder / "golden.npz"), CheckpointWeights.open(folder)
     for i in range(3):
-        logits = forward(w, expected[f"ids_{i}"])
+        logits = forward(w, expected[f"ids_{i}"], absorbed=absorbed)
+        assert logits.dtype == np.float32
         assert np.abs(logits - expected[f"logits_{i}"]).max() <= 1e-4
 
 
+@pytest.mark.parametrize("absorbed", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_agrees_with_transformers_past_the_original_context(name):
+def test_agrees_with_transformers_past_the_original_context(name, absorbed):
     folder = golden(name)
     expected, w = np.load(folder / "golden.npz"), CheckpointWeights.open(folder)
-    logits = forward(w, expected["ids_long"], last=4)
+    logits = forward(w, expected["ids_long"], last=4, absorbed=absorbed)
     assert np.abs(logits - expected["logits_long_last4"]).max() <= 1e-4

@@ -53,6 +53,9 @@ def latents(x: Array, w: Attention, c: ModelConfig) -> tuple[Array, Array]:
 def attention(x: Array, w: Attention, c: ModelConfig, *, absorbed: bool = False) -> Array:
     """One layer's attention over a whole prompt that starts at position 0 (equations 9 to 19).
 
+    Scores and sums over tokens are taken in float64 even where the pass is in float32. In float32 the two forms would
+    round differently, and where two experts all but tie in a later router, that alone decides between them.
+
     Args:
         x: (T, D), normalised.
 
@@ -66,26 +69,31 @@ def attention(x: Array, w: Attention, c: ModelConfig, *, absorbed: bool = False)
     latent, k_rope = latents(x, w, c)
     k_rope = rotate(k_rope, positions, freqs, gain)
     heads = _absorbed_heads if absorbed else _plain_heads
-    scale = x.dtype.type(softmax_scale(c.qk_head_dim, c.yarn))
-    out = heads(q_nope.swapaxes(0, 1), q_rope.swapaxes(0, 1), latent, k_rope, w, scale)
+    exact = [a.astype(np.float64) for a in (q_nope.swapaxes(0, 1), q_rope.swapaxes(0, 1), latent, k_rope, w.k_b, w.v_b)]
+    out = heads(softmax_scale(c.qk_head_dim, c.yarn), *exact).astype(x.dtype)
     joined: Array = out.swapaxes(0, 1).reshape(len(x), c.n_heads * c.v_head_dim) @ w.o.T
     return joined
 
 
-def _plain_heads(q_nope: Array, q_rope: Array, latent: Array, k_rope: Array, w: Attention, scale: float) -> Array:
+def _plain_heads(
+    scale: float, q_nope: Array, q_rope: Array, latent: Array, k_rope: Array, k_b: Array, v_b: Array
+) -> Array:
     """Expand the latent into keys and values a head (equations 10 and 11), then attend (equations 17 and 18).
 
     Args:
+        scale: of the scores.
         q_nope: (H, T, N).
         q_rope: (H, T, R).
         latent: (T, Ckv).
         k_rope: (T, R).
+        k_b: (H, N, Ckv).
+        v_b: (H, V, Ckv).
 
     Returns:
         (H, T, V).
     """
-    keys = latent @ w.k_b.swapaxes(1, 2)  # (H, T, N)
-    values: Array = latent @ w.v_b.swapaxes(1, 2)  # (H, T, V)
+    keys = latent @ k_b.swapaxes(1, 2)  # (H, T, N)
+    values: Array = latent @ v_b.swapaxes(1, 2)  # (H, T, V)
     out = np.empty_like(values)
     for now in _blocks(len(latent)):
         scores = q_nope[:, now] @ keys[:, : now.stop].swapaxes(1, 2) + q_rope[:, now] @ k_rope[: now.stop].T
@@ -93,22 +101,16 @@ def _plain_heads(q_nope: Array, q_rope: Array, latent: Array, k_rope: Array, w: 
     return out
 
 
-def _absorbed_heads(q_nope: Array, q_rope: Array, latent: Array, k_rope: Array, w: Attention, scale: float) -> Array:
-    """The same with the key expansion absorbed by the query and the value expansion by the output (section 2.1.2).
-
-    Computed in float64 whatever the pass is in: in float32 its products, over the latent's width and not a head's,
-    would round differently from the plain form's, and where two experts all but tie that settles who is chosen.
-    """
-    dtype = latent.dtype
-    q_nope, q_rope, latent, k_rope, k_b, v_b = (
-        a.astype(np.float64) for a in (q_nope, q_rope, latent, k_rope, w.k_b, w.v_b)
-    )
+def _absorbed_heads(
+    scale: float, q_nope: Array, q_rope: Array, latent: Array, k_rope: Array, k_b: Array, v_b: Array
+) -> Array:
+    """The same with the key expansion absorbed by the query and the value expansion by the output (section 2.1.2)."""
     q_latent = q_nope @ k_b  # (H, T, Ckv)
     out = np.empty_like(q_latent)
     for now in _blocks(len(latent)):
         scores = q_latent[:, now] @ latent[: now.stop].T + q_rope[:, now] @ k_rope[: now.stop].T
         out[:, now] = _causal_softmax(scores * scale, now.start) @ latent[: now.stop]
-    expanded: Array = (out @ v_b.swapaxes(1, 2)).astype(dtype)
+    expanded: Array = out @ v_b.swapaxes(1, 2)
     return expanded
 
 
