@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Attachment:
         """The file in Markdown: its name, then its text in a fence that no line of it closes."""
         from coderv2_local.languages import fence_name
 
-        longest = max((len(line) - len(line.lstrip("`")) for line in self.text.split("\n")), default=0)
+        longest = max(map(len, re.findall("`+", self.text)), default=0)
         fence = "`" * max(3, longest + 1)
         says = f"`{self.name}` has changed. It now reads:" if is_new_version else f"`{self.name}`:"
         return f"{says}\n{fence}{fence_name(self.name)}\n{self.text.rstrip(chr(10))}\n{fence}"

@@ -1,0 +1,301 @@
+"""Conversations on disk: one file of JSON lines each, appended to and flushed with every event.
+
+The first line says what the file is; each other line is an event of :class:`coderv2_local.conversation.Conversation`.
+A line that a crash left unfinished at the end is dropped when the session is opened again; anything else that is wrong
+is named by its line, and the file is left alone.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from coderv2_local.conversation import Event
+from quant.errors import CoderError, InputError
+
+FORMAT = 1
+SUFFIX = ".jsonl"
+MAX_BYTES = 500_000_000
+NAME = re.compile(r"[\w][\w .+-]{0,99}")
+NEW_NAME_WORDS = 6
+
+FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "system": {"text": str},
+    "attach": {"name": str, "text": str, "digest": str},
+    "detach": {"name": str},
+    "clear": {},
+    "ask": {"text": str, "changed": list},
+    "answer": {"text": str, "cut": bool, "vocabulary": str, "ids": (list, type(None))},
+    "take_back": {},
+    "shrink": {"turns": int, "files": list},
+}
+"""What each event must have."""
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session as a list shows it.
+
+    Attributes:
+        changed: seconds since the epoch.
+        model: that it was begun with.
+        turns: questions asked.
+    """
+
+    name: str
+    changed: float
+    model: str
+    turns: int
+    first_question: str
+
+
+class Session:
+    """A session that this process writes. Made by :class:`Sessions`; nothing is on disk before the first question.
+
+    Attributes:
+        name: of the session; "" until it has one.
+    """
+
+    def __init__(self, folder: Path, model: str, name: str = "") -> None:
+        self._folder = folder
+        self._model = model
+        self.name = name
+        self._lock: FileLock | None = None
+        self._file: FileIO | None = None
+        self._waiting: list[Event] = []
+
+    @property
+    def path(self) -> Path:
+        return self._folder / (self.name + SUFFIX)
+
+    def write(self, event: Event) -> None:
+        """Append an event and flush it to the disk.
+
+        Raises:
+            CoderError: it cannot be written. The conversation goes on, unsaved: the caller says so.
+        """
+        if self._file is None and not self.name and event["do"] != "ask":
+            self._waiting.append(event)  # a session with no question is not worth a file
+            return
+        try:
+            if self._file is None:
+                self._begin(event.get("text", ""))
+            for each in [*self._waiting, event]:
+                self._append(each)
+            self._waiting = []
+        except OSError as error:
+            raise CoderError(
+                f"the session cannot be saved: {self.path}: {(error.strerror or str(error)).lower()}"
+            ) from None
+
+    def rename(self, name: str) -> None:
+        """Give the session another name.
+
+        Raises:
+            InputError: not a name, or taken.
+        """
+        check_name(name)
+        if name == self.name:
+            return
+        if (self._folder / (name + SUFFIX)).exists():
+            raise InputError(f"there is a session named {name!r} already")
+        if self._file is None:
+            self.name = name
+            return
+        old_path, old_lock = self.path, self._lock
+        self._lock = _lock(self._folder, name)
+        self.name = name
+        os.rename(old_path, self.path)
+        if old_lock:
+            old_lock.release()
+            Path(old_lock.lock_file).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file. Safe to call twice."""
+        if self._file:
+            self._file.close()
+            self._file = None
+        if self._lock:
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock = None
+
+    def _begin(self, question: str) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.name:
+            self.name = self._free_name(question)
+        self._lock = _lock(self._folder, self.name)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._file = FileIO(descriptor, "a")
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._append({"coder_session": FORMAT, "created": now, "model": self._model})
+
+    def _continue(self, whole: int) -> None:
+        """Open an existing file to go on after its first `whole` bytes."""
+        self._file = FileIO(os.open(self.path, os.O_WRONLY | os.O_APPEND), "a")
+        self._file.truncate(whole)
+
+    def _append(self, event: Event) -> None:
+        assert self._file
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+        view = memoryview(line)
+        while view:
+            view = view[self._file.write(view) or 0 :]
+        os.fsync(self._file.fileno())
+
+    def _free_name(self, question: str) -> str:
+        words = re.findall(r"[a-z0-9]+", question.lower())[:NEW_NAME_WORDS]
+        base = "-".join([datetime.now().strftime("%Y-%m-%d"), *words])[:60]
+        names = (base if n == 1 else f"{base}-{n}" for n in range(1, 1_000_000))
+        return next(name for name in names if not (self._folder / (name + SUFFIX)).exists())
+
+
+class Sessions:
+    """All sessions of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def new(self, model: str) -> Session:
+        """A session that gets its name, and its file, with the first question."""
+        return Session(self.folder, model)
+
+    def open(self, name: str) -> tuple[Session, list[Event], str]:
+        """Open a session to go on with it.
+
+        Returns:
+            The session, its events, and a notice: "" or what was dropped at its end.
+
+        Raises:
+            InputError: no such session, in use by another process, or damaged.
+        """
+        events, whole, notice = self._events(name)
+        session = Session(self.folder, str(events[0].get("model", "")), name)
+        session._lock = _lock(self.folder, name)
+        session._continue(whole)
+        return session, events[1:], notice
+
+    def read(self, name: str) -> list[Event]:
+        """The events of a session. Raises InputError as :meth:`open`."""
+        return self._events(name)[0][1:]
+
+    def latest(self) -> str | None:
+        """The name of the session that changed last."""
+        return max(self._paths(), key=lambda p: p.stat().st_mtime, default=Path("")).stem or None
+
+    def names(self) -> list[str]:
+        """All names, the one that changed last first."""
+        return [p.stem for p in sorted(self._paths(), key=lambda p: -p.stat().st_mtime)]
+
+    def infos(self) -> Iterator[SessionInfo]:
+        """What is there, the one that changed last first; damaged files are listed by name, with no turns."""
+        for name in self.names():
+            try:
+                events, _, _ = self._events(name)
+            except InputError:
+                events = [{"model": "damaged"}]
+            questions = [e["text"] for e in events if e.get("do") == "ask"]
+            yield SessionInfo(
+                name,
+                (self.folder / (name + SUFFIX)).stat().st_mtime,
+                str(events[0].get("model", "")),
+                len(questions),
+                questions[0] if questions else "",
+            )
+
+    def _paths(self) -> Sequence[Path]:
+        return list(self.folder.glob("*" + SUFFIX)) if self.folder.is_dir() else []
+
+    def _events(self, name: str) -> tuple[list[dict[str, Any]], int, str]:
+        """The lines of a file as objects, the length of what is whole, and a notice."""
+        check_name(name)
+        path = self.folder / (name + SUFFIX)
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise InputError(f"{path} is larger than a session can be")
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"there is no session named {name!r}", hint="`coder sessions` lists them") from None
+        except OSError as error:
+            raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        whole = data.rfind(b"\n") + 1
+        notice = "" if whole == len(data) else "the last entry was unfinished, and is dropped"
+        events: list[dict[str, Any]] = []
+        for n, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+            try:
+                event = json.loads(line.decode("utf-8", "surrogatepass"))
+            except (ValueError, RecursionError):
+                raise InputError(f"{path}, line {n}: not JSON", hint="remove that line, or the file") from None
+            if wrong := _wrong_with(event, is_first=n == 1):
+                raise InputError(f"{path}, line {n}: {wrong}", hint="remove that line, or the file")
+            events.append(event)
+        if not events:
+            raise InputError(f"{path} is empty", hint="remove it")
+        return events, whole, notice
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no session name. Raises InputError."""
+    if not NAME.fullmatch(name) or name.endswith((".", " ")):
+        raise InputError(
+            f"{name!r:.120} is no name for a session", hint="letters, digits, spaces and . + - _, at most 100"
+        )
+
+
+def as_markdown(name: str, events: Sequence[Event]) -> str:
+    """A session for people to read: every turn, also those that the model no longer saw."""
+    parts = [f"# {name}"]
+    goes_on = False  # the last part is an answer that was cut
+    for event in events:
+        kind, text = event["do"], event.get("text", "")
+        if kind == "answer" and goes_on:
+            parts[-1] += text
+        elif kind in _HEADINGS:
+            parts.append(f"## {_HEADINGS[kind]}\n\n{text}")
+        elif kind == "attach":
+            parts.append(f"*{event['name']} was added.*")
+        elif kind in _REMARKS:
+            parts.append(f"*{_REMARKS[kind]}*")
+        goes_on = kind == "answer" and event["cut"]
+    return "\n\n".join(parts) + "\n"
+
+
+_HEADINGS = {"system": "System", "ask": "You", "answer": "Answer"}
+_REMARKS = {"take_back": "The answer above was taken back.", "clear": "The conversation was cleared."}
+
+
+def _wrong_with(event: Any, *, is_first: bool) -> str:
+    """What is wrong with a line, or ""."""
+    if not isinstance(event, dict):
+        return "not an object"
+    if is_first:
+        known = event.get("coder_session")
+        return "" if known == FORMAT else f"a session of format {known!r:.20}: this program reads {FORMAT}"
+    fields = FIELDS.get(event.get("do", ""))
+    if fields is None:
+        return f"no event is called {event.get('do')!r:.40}"
+    for name, kind in fields.items():
+        if not isinstance(event.get(name), kind):
+            return f"its {name!r} is not what it should be"
+    if any(not isinstance(i, int) for i in event.get("ids") or ()):
+        return "its ids are no numbers"
+    for file in event.get("changed", ()):
+        if not isinstance(file, dict) or not all(isinstance(file.get(k), str) for k in ("name", "text", "digest")):
+            return "a changed file is not what it should be"
+    return ""
+
+
+def _lock(folder: Path, name: str) -> FileLock:
+    lock = FileLock(folder / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"the session {name!r} is open in another window", hint="close it there first") from None
+    return lock
