@@ -1,4 +1,4 @@
-"""The limits that a container or a service manager sets on this process: memory and processor time, cgroup v1 and v2."""
+"""The limits that a container or service manager sets on this process: memory and processor time, cgroup v1 and v2."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +50,7 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
     In a container the path that ``/proc/self/cgroup`` names may lie outside what is mounted: then its top is the group.
     """
     for line in _text(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not controllers:
             mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
         elif controller in controllers.split(","):

@@ -23,6 +23,7 @@ from coderv2_local.llama_library import llama
 from coderv2_local.load_options import DEFAULT_CONTEXT, DEFAULTS, KV_TYPES, LoadOptions
 from coderv2_local.loadable import check_loadable
 from coderv2_local.sampling import Sampler, SamplingOptions
+from coderv2_local.tensor_overrides import experts_on_cpu
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import GgufHeader, read_header
 from quant.cores import usable_cores
@@ -83,6 +84,9 @@ class Engine:
         params.load_mode = llama.LLAMA_LOAD_MODE_MMAP
         params.n_gpu_layers = options.n_gpu_layers
         params.use_extra_bufts = options.repack
+        if options.cpu_expert_layers:
+            overrides = experts_on_cpu(options.cpu_expert_layers)
+            params.tensor_buft_overrides = ctypes.addressof(overrides)
         llama_library.forget_log()
         self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._model:
@@ -94,7 +98,8 @@ class Engine:
     def _create_context(self, options: LoadOptions) -> None:
         params = llama.llama_context_default_params()
         params.n_ctx = self.n_ctx
-        params.n_batch = params.n_ubatch = self.n_batch
+        params.n_batch = self.n_batch
+        params.n_ubatch = min(options.n_ubatch or self.n_batch, self.n_batch)
         params.n_seq_max = 1
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = int(options.flash_attention)

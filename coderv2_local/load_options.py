@@ -15,7 +15,9 @@ class LoadOptions:
     Attributes:
         n_ctx: context length in tokens; 0 takes the model's own, up to `DEFAULT_CONTEXT`.
         n_threads: for prompt and decode; None takes the cores this process may use.
-        n_batch: prompt tokens evaluated at a time.
+        n_batch: prompt tokens handed to llama.cpp at a time; a prompt's progress is shown in these steps.
+        n_ubatch: of these, how many it computes at once; None: all. More need a larger compute buffer, and read the
+            weights less often.
         flash_attention: off only to compare numbers (flash attention rounds K to F16).
         kv_type: type of the KV cache.
         n_gpu_layers: layers whose weights go to a GPU.
@@ -27,6 +29,7 @@ class LoadOptions:
     n_ctx: int = 0
     n_threads: int | None = None
     n_batch: int = 512
+    n_ubatch: int | None = None
     flash_attention: bool = True
     kv_type: KvType = "f16"
     n_gpu_layers: int = 0

@@ -83,7 +83,7 @@ def this_machine(root: Path = Path("/")) -> Machine:
 
 
 def physical_cores(root: Path = Path("/")) -> int:
-    """Physical cores among those this process may run on. Two threads of one core share its arithmetic: one is enough."""
+    """Physical cores among those this process may run on: two threads of one core share its arithmetic."""
     if hasattr(os, "sched_getaffinity"):
         cores = set()
         for number in os.sched_getaffinity(0):
@@ -100,7 +100,9 @@ def physical_cores(root: Path = Path("/")) -> int:
 class _Caps(ctypes.Structure):
     """``struct ggml_backend_dev_caps``."""
 
-    _fields_ = tuple((n, ctypes.c_bool) for n in ("async_", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support"))
+    _fields_ = tuple(
+        (n, ctypes.c_bool) for n in ("async_", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
+    )
 
 
 class _Props(ctypes.Structure):
