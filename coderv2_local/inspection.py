@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converters.config import ModelConfig
-from converters.gguf_header import GgufHeader, read_header
+from converters.expert_groups import grouping
+from converters.gguf_config import config_of
+from converters.gguf_header import GgufHeader
+from converters.gguf_model import open_gguf
+from converters.metadata import ALIGNMENT, ARCHITECTURE
 from converters.tokenizer import CONTROL, FIM_TOKENS
 from quant.errors import CoderError
 
 from .prompt import chat_format
-from .reference.gguf_config import ARCHITECTURE, config_of, groups_of
 from .verify.structure import problems
 
 KNOWN_PRE = "deepseek-llm"
+SLACK = 65536
+"""Bytes that a file may have besides its tensors and the first header."""
 _CLASSES = (
     ("routed experts", r"blk\.\d+\.ffn_\w+_exps\."),
     ("shared experts", r"blk\.\d+\.ffn_\w+_shexp\."),
@@ -78,12 +83,12 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Look at a file's header.
+    """Look at a file's header, and at those of its other parts when it is the first of a split file.
 
     Raises:
         InputError: no GGUF, damaged, or of another architecture.
     """
-    header = read_header(path)
+    header = open_gguf(path).whole
     config = config_of(header)
     classes = tensor_classes(header)
     name = header.metadata.get("general.name", path.stem)
@@ -131,9 +136,12 @@ def checks(header: GgufHeader, config: ModelConfig) -> Iterator[Check]:
 
 
 def _length(header: GgufHeader) -> Check:
-    end = max((t.offset + t.nbytes for t in header.tensors.values()), default=0)
-    if header.file_size - end > header.data_offset + 65536:
-        return Check("note", f"{header.file_size - end} bytes at the end of the file belong to no tensor")
+    parts = header.metadata.get("split.count", 1)
+    spare = header.file_size - header.data_offset - sum(t.nbytes for t in header.tensors.values())
+    if spare > parts * SLACK + ALIGNMENT * len(header.tensors):
+        return Check("note", f"about {spare} bytes of the file belong to no tensor")
+    if parts > 1:
+        return Check("ok", f"all {parts} parts are there in their full length, {header.file_size} bytes together")
     return Check("ok", f"the file has its full length, {header.file_size} bytes")
 
 
@@ -144,13 +152,16 @@ def _mla(header: GgufHeader) -> Check:
 
 
 def _routing(header: GgufHeader, config: ModelConfig) -> Check:
-    groups, used = groups_of(header.metadata)
-    if groups <= 1:
-        return Check("ok", f"one group of experts: the {config.n_experts_per_token} best of all are used")
-    rule = f"{used} of {groups} groups by their best expert"
-    if f"{ARCHITECTURE}.expert_group_count" not in header.metadata:
-        return Check("note", f"the group keys are missing: the model's rule, {rule}, is supplied by exact routing")
-    return Check("ok", f"the group keys are there ({rule}); exact routing does what llama.cpp does otherwise")
+    known, k = grouping(header.metadata), config.n_experts_per_token
+    if known.origin == "nothing":
+        what = "the group keys are missing, and nothing else in the file tells them: the experts are taken to be in no"
+        return Check("note", f"{what} groups, which is right for Lite and wrong for the 236B")
+    if known.groups <= 1:
+        return Check("ok", f"no groups of experts: the {k} best of all are used, as llama.cpp does")
+    if known.origin != "keys":
+        what = f"the group keys are missing; by its {known.origin} this is a model that uses {known.rule}"
+        return Check("note", f"{what}: exact routing supplies that, llama.cpp alone would choose other experts")
+    return Check("ok", f"the group keys are there: {known.rule}; exact routing follows that, llama.cpp alone does not")
 
 
 def _yarn(header: GgufHeader, config: ModelConfig) -> Check:

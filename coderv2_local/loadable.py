@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from coderv2_local.reference.gguf_config import ARCHITECTURE, config_of
 from converters.config import ModelConfig
+from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
 from converters.gguf_model import open_gguf
+from converters.metadata import ARCHITECTURE
 from quant.errors import InputError
 
 

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.expert_groups import Grouping, grouping
+from converters.gguf_config import SOFTMAX_GATING
+from converters.metadata import ARCHITECTURE
 from quant.ggml import tensor_get, tensor_set
 
 from .hooks import HookError, TensorHead
-from .reference.gguf_config import ARCHITECTURE, SOFTMAX_GATING, groups_of
 from .reference.router import group_limited_greedy
 
 _NODE = re.compile(r"ffn_moe_(probs|topk)-(\d+)")
@@ -84,24 +86,31 @@ class ExactRouting:
             )
 
 
-def install_taps(metadata: Mapping[str, Any]) -> list[ExactRouting]:
+def install_taps(metadata: Mapping[str, Any], known: Grouping | None = None) -> list[ExactRouting]:
     """The taps that a file of this family needs to be routed as its model was trained.
 
     Args:
         metadata: of its GGUF header.
+        known: how the experts are grouped, where that is known from elsewhere (the config that the file was made from)
+            and the file itself does not tell.
 
     Returns:
-        One tap where the experts are grouped, also where a known model's file lacks the keys for it; else none.
+        One tap where the experts are grouped, also where a published model's file lacks the keys for it; else none.
+
+    Raises:
+        InputError: group keys that cannot be.
     """
     if metadata.get("general.architecture") != ARCHITECTURE:
         return []
-    if metadata.get(f"{ARCHITECTURE}.expert_gating_func", SOFTMAX_GATING) not in (0, SOFTMAX_GATING):
+    if metadata.get(f"{ARCHITECTURE}.expert_gating_func", SOFTMAX_GATING[-1]) not in SOFTMAX_GATING:
         return []  # a sigmoid router is DeepSeek-V3's, for which the sum of two is right
-    groups, used = groups_of(metadata)
-    if groups <= 1:
+    found = grouping(metadata)
+    if found.origin == "nothing" and known is not None:
+        found = known
+    if found.groups <= 1:
         return []
     layers, dense = (metadata.get(f"{ARCHITECTURE}.{k}", 0) for k in ("block_count", "leading_dense_block_count"))
-    return [ExactRouting(groups, used, layers - dense)]
+    return [ExactRouting(found.groups, found.used, layers - dense)]
 
 
 def read_floats(tensor: int) -> npt.NDArray[np.float32]:

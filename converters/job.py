@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.config import ModelConfig, read_config
+from converters.gguf_config import config_of
 from converters.gguf_header import read_header
-from converters.gguf_model import config_of, open_gguf
+from converters.gguf_model import open_gguf
 from converters.hub import HubStore, open_model
 from converters.imatrix import Imatrix
 from converters.json_file import read_json_object
@@ -191,7 +192,7 @@ def plan_shapes(config_path: Path, destination: Path, options: Options) -> Job:
 def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
     """Plan the upgrade of a GGUF file, and with a recipe its requantization; errors as in `plan_source`."""
     model = open_gguf(path)
-    config = config_of(model)
+    config = config_of(model.whole)
     table = source_table(model, config)
     metadata, changes, remarks = upgraded_keys(model, config)
     unsplit = [w for w in table if w.name.endswith(".attn_k_b.weight") and w.parts[0].transposed]

@@ -11,8 +11,9 @@ from small_models import golden, patch_float, write_gguf
 from coderv2_local.engine import Engine
 from coderv2_local.load_options import LoadOptions
 from coderv2_local.routing import install_taps
+from converters.gguf_config import config_of
 from converters.gguf_header import read_header
-from converters.gguf_model import config_of, open_gguf
+from converters.gguf_model import open_gguf
 from converters.job import Options, plan_source
 from converters.upgrade import upgraded_keys
 from quant import ggml
@@ -108,7 +109,7 @@ def test_every_repair_is_made_and_listed(tmp_path: Path) -> None:
 
 def test_the_published_models_get_their_group_keys(tmp_path: Path) -> None:
     model = open_gguf(write_gguf(write_checkpoint(tmp_path / "in"), tmp_path / "old.gguf", split_mla=False))
-    config = config_of(model)
+    config = config_of(model.whole)
     for shape, groups in (((60, 5120, 160), (8, 3)), ((27, 2048, 64), (1, 1))):
         layers, hidden, experts = shape
         known = dataclasses.replace(config, n_layers=layers, hidden_size=hidden, n_routed_experts=experts)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli.inspect import inspect as command
 from coderv2_local.inspection import checks, inspect
 from coderv2_local.models import find_model
-from coderv2_local.reference.gguf_config import config_of
+from converters.gguf_config import config_of
 from converters.gguf_header import read_header
 from quant.errors import InputError
 
@@ -61,8 +61,10 @@ def test_group_keys_against_the_rule(header):
     assert state_of(said(header), "3 of 8 groups by their best expert") == "ok"
     lacking = {"deepseek2.expert_group_count": None, "deepseek2.expert_group_used_count": None}
     big = lacking | {"deepseek2.block_count": 60, "deepseek2.expert_count": 160}
-    assert state_of(said(header, **big), "the group keys are missing") == "note"
-    assert state_of(said(header, **lacking), "one group of experts") == "ok"
+    assert state_of(said(header, **big), "by its shape this is a model that uses 3 of 8 groups") == "note"
+    assert state_of(said(header, **lacking), "nothing else in the file tells them") == "note"
+    one = {"deepseek2.expert_group_count": 1, "deepseek2.expert_group_used_count": 1}
+    assert state_of(said(header, **one), "no groups of experts") == "ok"
 
 
 def test_yarns_multiplier(header):

@@ -10,7 +10,6 @@ from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
 from coderv2_local.reference.attention import QUERY_BLOCK, attention
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.feedforward import dense, mixture
-from coderv2_local.reference.gguf_config import config_of, groups_of
 from coderv2_local.reference.gguf_weights import GgufWeights
 from coderv2_local.reference.model import forward
 from coderv2_local.reference.norm import rms_norm
@@ -18,6 +17,8 @@ from coderv2_local.reference.rope import frequencies, magnitude, rotary_gain, ro
 from coderv2_local.reference.router import best_groups, greedy, group_limited_greedy, route
 from coderv2_local.reference.weights import Dense, Mixture
 from converters.config import ModelConfig
+from converters.expert_groups import grouping
+from converters.gguf_config import config_of
 from quant.errors import InputError
 
 CONFIGS = {"lite": LITE, "full": FULL}
@@ -167,23 +168,40 @@ def test_tied_embeddings_are_the_output(tmp_path):
 def test_the_config_of_a_gguf_is_that_of_its_checkpoint(tmp_path):
     folder = random_checkpoint(tmp_path / "c", FULL)
     ours = CheckpointWeights.open(folder).config
-    theirs = config_of(GgufWeights.open(write_gguf(folder, tmp_path / "m.gguf")).header)
+    theirs = config_of(GgufWeights.open(write_gguf(folder, tmp_path / "m.gguf")).model.whole)
     assert theirs.yarn.mscale_all_dim == pytest.approx(0.707)
     assert theirs.rms_norm_eps == pytest.approx(1e-6)
     changes = {"rms_norm_eps": 1e-6, "yarn": ours.yarn}
     assert dataclasses.replace(theirs, **changes) == ours
 
 
-def test_a_236b_without_group_keys_is_known_by_its_size():
-    def metadata(**keys):
-        return {f"deepseek2.{k}": v for k, v in keys.items()}
+def test_group_keys_that_are_missing_come_from_what_the_file_says_it_is():
+    def found(said=None, **keys):
+        g = grouping({f"deepseek2.{k}": v for k, v in keys.items()} | (said or {}))
+        return g.groups, g.used, g.origin
 
-    assert groups_of(metadata(block_count=60, expert_count=160)) == (8, 3)
-    assert groups_of(metadata(block_count=27, expert_count=64)) == (1, 1)
-    assert groups_of(metadata(block_count=4, expert_count=32, expert_group_count=8, expert_group_used_count=3)) == (
-        8,
-        3,
-    )
+    assert found(expert_group_count=8, expert_group_used_count=3) == (8, 3, "keys")
+    assert found(expert_group_count=1, block_count=60, expert_count=160) == (1, 1, "keys")
+    assert found(block_count=60, expert_count=160) == (8, 3, "shape")
+    assert found(block_count=27, expert_count=64) == (1, 1, "shape")
+    assert found(block_count=4, expert_count=160) == (1, 1, "nothing")
+    source = {"coder.convert.source": "deepseek-ai/DeepSeek-Coder-V2-Instruct-0724"}
+    assert found(source, block_count=4, expert_count=160) == (8, 3, "name")
+    assert found(source, block_count=4, expert_count=32) == (1, 1, "nothing")  # it cannot be that model
+    for name, experts, groups in (
+        ("DeepSeek-V2.5", 160, 8),
+        ("https://huggingface.co/deepseek-ai/DeepSeek-V2", 160, 8),
+        ("DeepSeek-Coder-V2-Lite-Base", 64, 1),
+    ):
+        assert found({"general.name": name}, expert_count=experts) == (groups, 3 if groups == 8 else 1, "name")
+    assert found({"general.name": "DeepSeek-V20"}, expert_count=160) == (1, 1, "nothing")
+
+
+@pytest.mark.parametrize(("count", "used"), [(8, 0), (8, 9), (-8, 3), ("8", 3), (8, None), (True, 3)])
+def test_group_keys_that_cannot_be_are_refused(count, used):
+    keys = {"deepseek2.expert_group_count": count, "deepseek2.expert_group_used_count": used}
+    with pytest.raises(InputError, match="expert_group_count"):
+        grouping({k: v for k, v in keys.items() if v is not None})
 
 
 @pytest.mark.parametrize(
@@ -203,7 +221,7 @@ def test_a_236b_without_group_keys_is_known_by_its_size():
     ],
 )
 def test_impossible_metadata_are_refused_at_once(tmp_path, key, value):
-    header = GgufWeights.open(write_gguf(random_checkpoint(tmp_path / "c", FULL), tmp_path / "m.gguf")).header
+    header = GgufWeights.open(write_gguf(random_checkpoint(tmp_path / "c", FULL), tmp_path / "m.gguf")).model.whole
     metadata = dict(header.metadata) | {f"deepseek2.{key}": value}
     with pytest.raises(InputError):
         config_of(dataclasses.replace(header, metadata=metadata))

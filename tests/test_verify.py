@@ -13,11 +13,11 @@ from cli.verify import chart
 from cli.verify import verify as command
 from coderv2_local.loadable import check_loadable, impossible
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
-from coderv2_local.reference.gguf_config import config_of
 from coderv2_local.reference.model import forward
 from coderv2_local.verify.judge import raw_logits, verify
 from coderv2_local.verify.measures import agreement, divergence, perplexity
 from coderv2_local.verify.structure import problems
+from converters.gguf_config import config_of
 from converters.gguf_header import dequantize, read_header
 from quant.errors import CoderError, InputError, VerdictError
 

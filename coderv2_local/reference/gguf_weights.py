@@ -1,16 +1,17 @@
 """Weights from a GGUF file, dequantized: experts stacked in one tensor, the key expansion split off and transposed."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from converters.config import ModelConfig
-from converters.gguf_header import GgufHeader, TensorInfo, read_header
+from converters.gguf_config import config_of
+from converters.gguf_model import GgufModel, open_gguf
 from quant.errors import InputError
 
 from .file_bytes import read_rows
-from .gguf_config import config_of
 from .norm import Array
 from .weights import Attention, Dense, Layer, Mixture, split_kv_b
 
@@ -20,26 +21,26 @@ class GgufWeights:
 
     Attributes:
         config: the sizes and constants.
-        header: what the file says about itself.
+        model: the file, with all its parts.
     """
 
-    def __init__(self, config: ModelConfig, header: GgufHeader, dtype: npt.DTypeLike = np.float32) -> None:
-        self.config, self.header, self.dtype = config, header, np.dtype(dtype)
+    def __init__(self, config: ModelConfig, model: GgufModel, dtype: npt.DTypeLike = np.float32) -> None:
+        self.config, self.model, self.dtype = config, model, np.dtype(dtype)
 
     @classmethod
     def open(cls, path: Path, dtype: npt.DTypeLike = np.float32) -> "GgufWeights":
-        """Read the header.
+        """Read the header, and those of the other parts when `path` is the first of a split file.
 
         Raises:
             InputError: it cannot be used.
         """
-        header = read_header(path)
-        return cls(config_of(header), header, dtype)
+        model = open_gguf(path)
+        return cls(config_of(model.whole), model, dtype)
 
     def embeddings(self, ids: npt.NDArray[np.integer]) -> Array:
         """See :class:`~coderv2_local.reference.weights.Weights`; so for the others."""
-        info = self._find("token_embd.weight", (self.config.vocab_size, self.config.hidden_size))
-        return np.concatenate([self._rows(info, int(i), 1) for i in ids])
+        self._check("token_embd.weight", (self.config.vocab_size, self.config.hidden_size))
+        return np.concatenate([self._rows("token_embd.weight", int(i), 1) for i in ids])
 
     def output_norm(self) -> Array:
         return self._read("output_norm.weight", self.config.hidden_size)
@@ -61,7 +62,7 @@ class GgufWeights:
     def _attention(self, prefix: str) -> Attention:
         c = self.config
         h, n, v, q_rows = c.n_heads, c.qk_nope_head_dim, c.v_head_dim, c.n_heads * c.qk_head_dim
-        if prefix + "k_b.weight" in self.header.tensors:
+        if prefix + "k_b.weight" in self.model.tensors:
             k_b = self._read(prefix + "k_b.weight", h, c.kv_lora_rank, n).swapaxes(1, 2)
             v_b = self._read(prefix + "v_b.weight", h, v, c.kv_lora_rank)
         else:  # a file from before the split
@@ -101,7 +102,7 @@ class GgufWeights:
     def _expert(self, prefix: str, e: int) -> Dense:
         c = self.config
         down = self._slice(prefix + "down_exps.weight", e, c.hidden_size, c.expert_ffn_size)
-        if prefix + "gate_up_exps.weight" in self.header.tensors:
+        if prefix + "gate_up_exps.weight" in self.model.tensors:
             both = self._slice(prefix + "gate_up_exps.weight", e, 2 * c.expert_ffn_size, c.hidden_size)
             return Dense(gate=both[: c.expert_ffn_size], up=both[c.expert_ffn_size :], down=down)
         gate, up = (
@@ -111,22 +112,21 @@ class GgufWeights:
 
     def _slice(self, name: str, e: int, rows: int, columns: int) -> Array:
         """One expert's matrix out of a stack of them."""
-        info = self._find(name, (self.config.n_routed_experts, rows, columns))
-        return self._rows(info, e * rows, rows)
+        self._check(name, (self.config.n_routed_experts, rows, columns))
+        return self._rows(name, e * rows, rows)
 
     def _read(self, name: str, *shape: int) -> Array:
-        info = self._find(name, shape)
-        return self._rows(info, 0, info.n_rows).reshape(shape)
+        self._check(name, shape)
+        return self._rows(name, 0, math.prod(shape[:-1])).reshape(shape)
 
-    def _rows(self, info: TensorInfo, first: int, rows: int) -> Array:
+    def _rows(self, name: str, first: int, rows: int) -> Array:
+        path, info = self.model.find(name)
         start = info.offset + first * info.row_bytes
-        values = read_rows(self.header.path, start, info.type, rows, info.shape[-1])
-        return values.astype(self.dtype, copy=False)
+        return read_rows(path, start, info.type, rows, info.shape[-1]).astype(self.dtype, copy=False)
 
-    def _find(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
-        info = self.header.tensors.get(name)
-        if info is None:
-            raise InputError(f"{self.header.path} has no tensor {name}", hint="is it one part of a split file?")
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        if name not in self.model.tensors:
+            raise InputError(f"{self.model.path} has no tensor {name}")
+        path, info = self.model.find(name)
         if info.shape != shape:
-            raise InputError(f"{self.header.path}: tensor {name} has shape {info.shape}, the metadata say {shape}")
-        return info
+            raise InputError(f"{path}: tensor {name} has shape {info.shape}, the metadata say {shape}")

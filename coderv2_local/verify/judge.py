@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.config import ModelConfig
-from converters.gguf_header import GgufHeader, read_header
+from converters.expert_groups import Grouping, grouping, grouping_of
+from converters.gguf_config import config_of
+from converters.gguf_header import GgufHeader
+from converters.gguf_model import GgufModel, open_gguf
 from quant.errors import InputError, VerdictError
 
 from ..loadable import check_loadable
-from ..reference.gguf_config import config_of
 from ..reference.model import checked_ids, forward
 from ..routing import install_taps
 from .engine_side import StageTap, engine_logits, exact_engine
@@ -108,22 +110,23 @@ def verify(
         EngineError: llama.cpp refused the file, or a hook failed.
     """
     tell = on_progress or (lambda what, done, total: None)
-    header = read_header(model)
+    file = open_gguf(model)
+    header = file.whole
     config = config_of(header)
     check_loadable(header, model)
     check_structure(header, config)
-    own = GgufSource(header)
-    source: Source = open_source(against) if against is not None else own
+    own = GgufSource(file)
+    source: Source = own if against is None else open_source(against, known_groups(file))
     settings: list[str] = []
     tensors = None
     if against is not None:
         check_vocabulary(config, source.config, own.tokens(), source.tokens())
         settings = settings_against(config, source.config, header)
         tensors = compare_tensors(
-            header, source, threads=threads or 1, on_progress=lambda a, b: tell("comparing tensors", a, b)
+            file, source, threads=threads or 1, on_progress=lambda a, b: tell("comparing tensors", a, b)
         )
     stages = StageTap()
-    taps = [] if stock_routing else install_taps(header.metadata)
+    taps = [] if stock_routing else install_taps(header.metadata, grouping_of(source.config))
     tell("evaluating in the engine", 0, 1)
     with exact_engine(model, max_tokens, threads, [*taps, stages]) as engine:
         ids = text_ids(engine.vocabulary, CODE if text is None else text, max_tokens)
@@ -154,6 +157,12 @@ def verify(
         remarks=remarks(header),
         reasons=reasons(measured, bound, settings, tensors, broken_rules(stages, source.config)),
     )
+
+
+def known_groups(file: GgufModel) -> Grouping | None:
+    """How a file's experts are grouped, if it tells."""
+    found = grouping(file.metadata)
+    return None if found.origin == "nothing" else found
 
 
 def check_structure(header: GgufHeader, config: ModelConfig) -> None:
@@ -208,14 +217,15 @@ def raw_logits(
     Raises:
         InputError: a file cannot be used, or an id is outside the vocabulary.
     """
-    header = read_header(model)
+    file = open_gguf(model)
+    header = file.whole
     config = config_of(header)
     check_structure(header, config)
     tokens = checked_ids(ids, config.vocab_size)
+    source: Source = GgufSource(file) if against is None else open_source(against, known_groups(file))
     if side == "reference":
-        source = open_source(against) if against is not None else GgufSource(header)
         return np.asarray(forward(source.weights, tokens), np.float32)
-    taps = [] if stock_routing else install_taps(header.metadata)
+    taps = [] if stock_routing else install_taps(header.metadata, grouping_of(source.config))
     with exact_engine(model, len(tokens), threads, taps) as engine:
         return engine_logits(engine, tokens)
 

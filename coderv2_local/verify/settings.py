@@ -4,12 +4,11 @@ import dataclasses
 import math
 
 from converters.config import ModelConfig
+from converters.expert_groups import grouping, grouping_of
 from converters.gguf_header import GgufHeader
 from quant.errors import InputError
 
-from ..reference.gguf_config import ARCHITECTURE, groups_of
-
-_NOT_COMPARED = {"max_context", "bos_token_id", "eos_token_id", "yarn", "topk_method"}
+_NOT_COMPARED = {"max_context", "bos_token_id", "eos_token_id", "yarn", "topk_method", "n_groups", "n_groups_used"}
 _WORDS = {
     "routed_scaling_factor": "the router's scale",
     "norm_topk_prob": "whether the router's weights are normalised",
@@ -48,11 +47,18 @@ def check_vocabulary(
 def settings_against(ours: ModelConfig, theirs: ModelConfig, header: GgufHeader) -> list[str]:
     """Every constant of the architecture that the file has differently from its source, in words.
 
-    A file without group keys is not at fault: exact routing supplies them (see `remarks`).
+    Missing group keys are no fault where the file tells all the same what model it is: exact routing supplies them
+    (see `remarks`). Where it does not, nothing that runs the file alone can know.
     """
     found = _differences(ours, theirs, _NOT_COMPARED)
-    if f"{ARCHITECTURE}.expert_group_count" not in header.metadata:
-        found = [f for f in found if "n_groups" not in f]
+    here, there = grouping(header.metadata), grouping_of(theirs)
+    if here.origin == "nothing" and there.groups > 1:
+        found.append(
+            f"the router's group keys are missing ({there.rule}), and nothing else in the file tells them: "
+            "this check takes them from the source, but a conversation could not"
+        )
+    elif (here.groups, here.used) != (there.groups, there.used):
+        found.append(f"the router's groups are {here.rule} in the file, {there.rule} in its source")
     if (ours.yarn is None) != (theirs.yarn is None):
         found.append(f"YaRN is {'missing' if ours.yarn is None else 'there'} in the file, unlike in its source")
     elif ours.yarn is not None and theirs.yarn is not None:
@@ -85,7 +91,15 @@ def remarks(header: GgufHeader) -> list[str]:
             "the file is from before the MLA split: it works, with a KV cache many times larger; "
             "`coder convert` can split it"
         )
-    groups, _ = groups_of(header.metadata)
-    if groups > 1 and f"{ARCHITECTURE}.expert_group_count" not in header.metadata:
-        found.append("the file lacks the group keys of its router: exact routing supplies them")
+    known = grouping(header.metadata)
+    if known.origin == "nothing":
+        found.append(
+            "the file lacks the group keys of its router, and nothing else in it tells them: the experts are taken to "
+            "be in no groups, which is right for Lite and wrong for the 236B"
+        )
+    elif known.groups > 1 and known.origin != "keys":
+        found.append(
+            f"the file lacks the group keys of its router; by its {known.origin} it is a model that uses {known.rule}: "
+            "exact routing supplies that"
+        )
     return found

@@ -7,19 +7,22 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.config import ModelConfig
-from converters.gguf_header import GgufHeader, dequantize, open_data, read_header
+from converters.expert_groups import Grouping, grouping, with_grouping
+from converters.gguf_config import config_of
+from converters.gguf_model import GgufModel, open_gguf
 from converters.json_file import read_json_object
 from converters.safetensors_shards import Checkpoint
-from converters.tensor_table import Wanted, check_checkpoint, tensor_table
+from converters.tensor_table import Part, check_checkpoint, tensor_table
 from converters.tokenizer import TOKENIZER_LIMIT
 from quant import ggml
 from quant.block_types import block_type
 from quant.errors import InputError
 
 from ..reference.checkpoint_weights import CheckpointWeights
-from ..reference.gguf_config import config_of
+from ..reference.file_bytes import read_rows
 from ..reference.gguf_weights import GgufWeights
 from ..reference.weights import Weights
+from .structure import expected_tensors, problems
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,7 +33,7 @@ class Source(Protocol):
     config: ModelConfig
     weights: Weights
 
-    def part(self, wanted: Wanted, part: int) -> Floats:
+    def part(self, part: Part) -> Floats:
         """One part of a GGUF tensor (one expert, one head, or all of it) as it should be: (rows, columns)."""
 
     def tokens(self) -> list[str | None]:
@@ -46,14 +49,13 @@ class CheckpointSource:
         self._checkpoint = Checkpoint.open(folder)
         check_checkpoint(self._checkpoint, self.config, tensor_table(self.config))
 
-    def part(self, wanted: Wanted, part: int) -> Floats:
+    def part(self, part: Part) -> Floats:
         """See :class:`Source`."""
-        p = wanted.parts[part]
-        kind, columns = block_type(self._checkpoint.dtype(p.stored)), p.stored_shape[-1]
+        kind, columns = block_type(self._checkpoint.dtype(part.stored)), part.stored_shape[-1]
         row = kind.row_bytes(columns)
-        raw = self._checkpoint.raw(p.stored)[p.first_row * row : (p.first_row + p.rows) * row]
-        values = ggml.dequantize(raw, kind).reshape(p.rows, columns)
-        return np.ascontiguousarray(values.T) if p.transposed else values
+        raw = self._checkpoint.raw(part.stored)[part.first_row * row : (part.first_row + part.rows) * row]
+        values = ggml.dequantize(raw, kind).reshape(part.rows, columns)
+        return np.ascontiguousarray(values.T) if part.transposed else values
 
     def tokens(self) -> list[str | None]:
         """See :class:`Source`: what tokenizer.json has. Rows that only pad the embedding have no text there."""
@@ -72,34 +74,76 @@ class CheckpointSource:
 
 
 class GgufSource:
-    """A GGUF file, dequantized."""
+    """A GGUF file, dequantized: of today's form or of an older one, whole or in parts.
 
-    def __init__(self, header: GgufHeader) -> None:
+    Args:
+        model: the file.
+        known: how its experts are grouped, for a file that does not tell.
+
+    Raises:
+        InputError: it lacks tensors, or has them in other shapes.
+    """
+
+    def __init__(self, model: GgufModel, known: Grouping | None = None) -> None:
+        header = model.whole
         self.config = config_of(header)
-        self.header = header
-        self.weights: Weights = GgufWeights(self.config, header)
-        self._data = open_data(header.path)
+        if known is not None and grouping(header.metadata).origin == "nothing":
+            self.config = with_grouping(self.config, known)
+        self.model = model
+        self.weights: Weights = GgufWeights(self.config, model)
+        if wrong := problems(header, self.config):
+            raise InputError(f"{model.path}: {wrong[0]}", hint="nothing can be compared with this file")
+        # where each block of rows of a checkpoint lies in this file: (stored tensor, first row) → tensor, its row
+        self._places: dict[tuple[str, int], tuple[str, int]] = {}
+        for wanted in expected_tensors(header, self.config):
+            row = 0
+            for part in wanted.parts:
+                self._places[part.stored, part.first_row] = wanted.name, row
+                row += part.stored_shape[-1] if part.transposed else part.rows
 
-    def part(self, wanted: Wanted, part: int) -> Floats:
-        """See :class:`Source`. A file that holds the key and value expansions unsplit, or gate and up fused, has no
-        tensor of that name: InputError."""
-        info = self.header.tensors.get(wanted.name)
-        if info is None or info.shape != wanted.shape:
-            what = "is missing" if info is None else f"has shape {info.shape}, not {wanted.shape}"
-            raise InputError(f"{self.header.path}: tensor {wanted.name} {what}")
-        rows = info.n_rows // len(wanted.parts)
-        return dequantize(self._data, info, slice(part * rows, (part + 1) * rows)).reshape(rows, info.shape[-1])
+    def part(self, part: Part) -> Floats:
+        """See :class:`Source`."""
+        if part.stored.endswith("kv_b_proj.weight"):
+            values = self._expansions(part)
+        else:
+            name, row = self._places[part.stored, part.first_row]
+            values = self._rows(name, row, part.rows)
+        return np.ascontiguousarray(values.T) if part.transposed else values
+
+    def _expansions(self, part: Part) -> Floats:
+        """Rows of the key and value expansions in the order of a checkpoint, of whichever form they are here."""
+        name, row = self._places[part.stored, 0]
+        if name.endswith("attn_kv_b.weight"):
+            return self._rows(name, row + part.first_row, part.rows)
+        c, stem = self.config, name.removesuffix("k_b.weight")
+        a_head = c.qk_nope_head_dim + c.v_head_dim
+        end = part.first_row + part.rows
+        heads = range(part.first_row // a_head, -(-end // a_head))
+        pieces = []
+        for h in heads:
+            pieces.append(self._rows(stem + "k_b.weight", h * c.kv_lora_rank, c.kv_lora_rank).T)
+            pieces.append(self._rows(stem + "v_b.weight", h * c.v_head_dim, c.v_head_dim))
+        first = part.first_row - heads.start * a_head
+        return np.concatenate(pieces)[first : first + part.rows]
+
+    def _rows(self, name: str, first: int, rows: int) -> Floats:
+        path, info = self.model.find(name)
+        return read_rows(path, info.offset + first * info.row_bytes, info.type, rows, info.shape[-1])
 
     def tokens(self) -> list[str | None]:
         """See :class:`Source`."""
-        found = self.header.metadata.get("tokenizer.ggml.tokens")
+        found = self.model.metadata.get("tokenizer.ggml.tokens")
         return list(found) if isinstance(found, list) else []
 
 
-def open_source(path: Path) -> CheckpointSource | GgufSource:
+def open_source(path: Path, known: Grouping | None = None) -> CheckpointSource | GgufSource:
     """The checkpoint folder or the GGUF file at `path`.
+
+    Args:
+        path: a folder, a file, or the first part of a split file.
+        known: how the experts are grouped, for a GGUF that does not tell.
 
     Raises:
         InputError: it is neither, or cannot be used.
     """
-    return CheckpointSource(path) if path.is_dir() else GgufSource(read_header(path))
+    return CheckpointSource(path) if path.is_dir() else GgufSource(open_gguf(path), known)

@@ -1,13 +1,14 @@
 """Every tensor of a GGUF against its source: a damaged block is found even in an expert that no prompt visits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from converters.gguf_header import GgufHeader, TensorInfo, open_data
+from converters.gguf_header import TensorInfo, open_data
+from converters.gguf_model import GgufModel
 from converters.tensor_table import Wanted
 from quant import ggml
 from quant.block_types import WRITABLE, BlockType
@@ -60,26 +61,26 @@ class TensorComparison:
 
 
 def compare_tensors(
-    header: GgufHeader, source: Source, *, threads: int = 1, on_progress: Callable[[int, int], None] | None = None
+    model: GgufModel, source: Source, *, threads: int = 1, on_progress: Callable[[int, int], None] | None = None
 ) -> TensorComparison:
     """Compare every tensor, an expert or a head at a time.
 
     Args:
-        header: of the file in question.
+        model: the file in question.
         source: what it was made from.
         threads: parts compared at a time; ggml quantizes without the GIL.
         on_progress: called with (parts done, parts).
     """
-    table = list(expected_tensors(header, source.config))
+    table = list(expected_tensors(model.whole, source.config))
     known = {w.name for w in table}
-    missing = tuple(w.name for w in table if w.name not in header.tensors)
-    extra = tuple(name for name in header.tensors if name not in known)
-    data = open_data(header.path)
-    work = [(w, i) for w in table if w.name in header.tensors for i in range(len(w.parts))]
+    missing = tuple(w.name for w in table if w.name not in model.tensors)
+    extra = tuple(name for name in model.tensors if name not in known)
+    data = {part.path.name: open_data(part.path) for part in model.parts if part.tensors}
+    work = [(w, i) for w in table if w.name in model.tensors for i in range(len(w.parts))]
     bad: list[BadTensor] = []
     identical = 0
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda job: _compare_part(data, header.tensors[job[0].name], source, *job), work)
+        results = pool.map(lambda job: _compare_part(data, model.tensors[job[0].name], source, *job), work)
         for done, result in enumerate(results, 1):
             identical += result is None
             if isinstance(result, BadTensor):
@@ -90,12 +91,13 @@ def compare_tensors(
 
 
 def _compare_part(
-    data: npt.NDArray[np.uint8], info: TensorInfo, source: Source, wanted: Wanted, part: int
+    files: Mapping[str, npt.NDArray[np.uint8]], place: tuple[str, TensorInfo], source: Source, wanted: Wanted, part: int
 ) -> BadTensor | bool | None:
     """None when the bytes are the same, False when they are not but no block is off."""
+    data, info = files[place[0]], place[1]
     if info.shape != wanted.shape:
         return BadTensor(info.name, None, 1, 1, float("inf"))
-    expected = source.part(wanted, part)
+    expected = source.part(wanted.parts[part])
     rows, columns = expected.shape[0] if expected.ndim > 1 else 1, info.shape[-1]
     expected = expected.reshape(rows, columns)
     size = float(np.sqrt(np.mean(np.square(expected)))) or 1.0
@@ -117,7 +119,8 @@ def _compare_part(
         if wrong.any():
             worst = max(worst, float(np.nan_to_num(errors[wrong], nan=np.inf, posinf=np.inf).max()) / size)
     if off:
-        return BadTensor(info.name, part if len(wanted.parts) > 1 else None, off, blocks, worst)
+        stacked = part * wanted.shape[0] // len(wanted.parts)  # fused experts are two parts each
+        return BadTensor(info.name, stacked if len(wanted.parts) > 1 else None, off, blocks, worst)
     return None if same else False
 
 
