@@ -1,0 +1,19 @@
+"""Why an edit is not made."""
+
+from quant.errors import CoderError
+
+
+class EditRefused(CoderError):
+    """An edit that is not made; no file was changed.
+
+    Attributes:
+        path: the file it is about, as it was named; "" when none was.
+    """
+
+    def __init__(self, message: str, *, path: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class NothingToUndo(EditRefused):
+    """The journal holds no change of the kind asked for."""
