@@ -2,18 +2,21 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol
 
 from coderv2_local.engine import ContextFull, Engine, shared_prefix
+from coderv2_local.kept_states import KeptStates
 from coderv2_local.load_options import DEFAULTS, LoadOptions
+from coderv2_local.prefix_states import PrefixStates
 from coderv2_local.prompt import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
 from coderv2_local.routing import install_taps
 from coderv2_local.sampling import SamplingOptions, TokenLogprobs
-from coderv2_local.stream import decode_utf8, printable
+from coderv2_local.stream import decode_utf8, printable, until, whole_pieces
 from converters.gguf_header import read_header
 
 MINIMUM_ANSWER = 64  # tokens that must be left for an answer before a prompt counts as too long
@@ -49,7 +52,9 @@ class Generation:
         chunks: text, safe to show, as it arrives. Close it, or stop iterating, to cancel.
         prompt_tokens: length of the prompt; None where a server has not said yet.
         reused_tokens: of those, how many were not evaluated again.
-        ids: the ids generated so far, as they are in the KV cache; stays empty where a backend has no ids.
+        ids: the ids generated so far, as they are in the KV cache; stays empty where a backend has no ids. Once a stop
+            string has ended the text, those of the text alone; of a token that the stop began in, the part before it is
+            encoded again.
         tokens: how many were generated so far.
         reason: why it ended: the model's own end, `max_tokens` or a full context, a stop string; None before that.
         prompt_seconds: until the first token was there.
@@ -138,6 +143,9 @@ class LocalBackend:
         path: a GGUF of this family.
         options: how it is put on this machine.
         exact_routing: choose experts as the model was trained to, where llama.cpp does not; False only to compare.
+        name: to show; None takes the file's.
+        states: where :meth:`save_state` keeps what is evaluated; None for nowhere.
+        kept: brings back, before each prompt, what was evaluated for another conversation or file.
 
     Raises:
         InputError: the file cannot be used.
@@ -145,18 +153,32 @@ class LocalBackend:
     """
 
     def __init__(
-        self, path: Path, options: LoadOptions = DEFAULTS, *, exact_routing: bool = True, name: str | None = None
+        self,
+        path: Path,
+        options: LoadOptions = DEFAULTS,
+        *,
+        exact_routing: bool = True,
+        name: str | None = None,
+        states: PrefixStates | None = None,
+        kept: KeptStates | None = None,
     ) -> None:
         header = read_header(path)
         taps = install_taps(header.metadata) if exact_routing else []
         self.engine = Engine(path, options, taps=taps, header=header)
         self.name = name or path.name
+        self._states, self._kept = states, kept
         self.vocabulary = self.engine.vocabulary
         tokens = "\0".join(header.metadata["tokenizer.ggml.tokens"])
         self.vocabulary_id = hashlib.blake2b(tokens.encode("utf-8", "replace"), digest_size=8).hexdigest()
         template = header.metadata.get("tokenizer.chat_template")
         self._template = template if isinstance(template, str) else None
-        self.capabilities = Capabilities(ids=True, infill="tokenizer.ggml.fim_suf_token_id" in header.metadata)
+        self.capabilities = Capabilities(
+            ids=True,
+            infill="tokenizer.ggml.fim_suf_token_id" in header.metadata,
+            grammar=True,
+            logprobs=True,
+            saved_state=states is not None,
+        )
         # nothing but text and an end may be generated: a special token inside an answer would be another turn
         self._banned = [i for i in self.vocabulary.special_ids() if not self.vocabulary.is_end(i)]
 
@@ -210,10 +232,17 @@ class LocalBackend:
         return self._generate(prompt, options, max_tokens, on_progress)
 
     def save_state(self, name: str) -> None:
-        pass
+        """Keep what is evaluated now on disk under `name`; without `states`, do nothing.
+
+        Raises:
+            StateError: it could not be written.
+        """
+        if self._states:
+            self._states.save(self.engine, name)
 
     def restore_state(self, name: str) -> str | None:
-        return None
+        """Bring back what was kept. Returns a notice where something was there but could not be used."""
+        return self._states.restore(self.engine, name) if self._states else None
 
     def _generate(
         self, prompt: list[int], options: SamplingOptions, max_tokens: int, on_progress: Progress | None
@@ -224,25 +253,58 @@ class LocalBackend:
                 f"the prompt has {len(prompt)} tokens and the context {self.engine.n_ctx}: no room for an answer",
                 hint="a larger --ctx, or less text",
             )
-        options = replace(options, banned=[*options.banned, *self._banned])
-        limit = min(max_tokens, room)
+        options = replace(
+            options,
+            banned=[*options.banned, *self._banned],
+            grammar=options.effective_grammar(),  # refused here, where it cannot be followed, not at the first chunk
+            json_schema=None,
+        )
         generation = Generation(iter(()), len(prompt))
+        generation.chunks = self._chunks(generation, prompt, options, min(max_tokens, room), on_progress)
+        return generation
 
-        def pieces() -> Iterator[bytes]:
-            began = time.perf_counter()
-            generation.reused_tokens = min(shared_prefix(self.engine.tokens, prompt), len(prompt) - 1)
-            first = None
-            for token in self.engine.generate(prompt, options, limit, on_progress):
+    def _chunks(
+        self, generation: Generation, prompt: list[int], options: SamplingOptions, limit: int, progress: Progress | None
+    ) -> Iterator[str]:
+        """The text, as it may be shown. Closing this releases the sampler at once, not when it is collected."""
+        with closing(self._pieces(generation, prompt, options, limit, progress)) as pieces:
+            text = until(decode_utf8(pieces), options.stop)
+            length = 0
+            while True:
+                try:
+                    chunk = next(text)
+                except StopIteration as end:
+                    stopped = end.value
+                    break
+                length += len(chunk)
+                if safe := printable(chunk):
+                    yield safe
+            if stopped:
+                generation.reason = "stop"
+                # a conversation hands these back as what was said: that ends where the text ends, too
+                whole, rest = whole_pieces(map(self.vocabulary.piece, generation.ids), length)
+                generation.ids[whole:] = self.vocabulary.encode(rest)
+
+    def _pieces(
+        self, generation: Generation, prompt: list[int], options: SamplingOptions, limit: int, progress: Progress | None
+    ) -> Generator[bytes, None, None]:
+        """The bytes of each generated id; counts and times on the way."""
+        began = time.perf_counter()
+        if self._kept:
+            self._kept.switch(self.engine, prompt)
+        generation.reused_tokens = min(shared_prefix(self.engine.tokens, prompt), len(prompt) - 1)
+        first = None
+        with closing(self.engine.generate(prompt, options, limit, progress, generation.logprobs)) as tokens:
+            for token in tokens:
                 now = time.perf_counter()
                 first = first or now
                 generation.prompt_seconds, generation.seconds = first - began, now - first
                 generation.ids.append(token)
                 generation.tokens += 1
                 yield self.vocabulary.piece(token)
-            generation.reason = "length" if generation.tokens >= limit else "end"
-
-        generation.chunks = (safe for chunk in decode_utf8(pieces()) if (safe := printable(chunk)))
-        return generation
+        if first is None:
+            generation.prompt_seconds = time.perf_counter() - began
+        generation.reason = "length" if generation.tokens >= limit else "end"
 
     def close(self) -> None:
         self.engine.close()

@@ -7,7 +7,7 @@ cache is F16.
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,18 +22,23 @@ from coderv2_local.interruptible import NEVER, InterruptibleThread
 from coderv2_local.llama_library import llama
 from coderv2_local.load_options import DEFAULT_CONTEXT, DEFAULTS, KV_TYPES, LoadOptions
 from coderv2_local.loadable import check_loadable
-from coderv2_local.sampling import Sampler, SamplingOptions
+from coderv2_local.logprobs import TokenLogprobs
+from coderv2_local.sampling import Sampler, SamplingOptions, last_logprobs
 from coderv2_local.tensor_overrides import experts_on_cpu
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import GgufHeader, read_header
 from quant.cores import usable_cores
 from quant.errors import CoderError
 
-NO_SLOT = 1  # llama_decode: the context is full
+NO_SLOT, ABORTED = 1, 2  # llama_decode: the context is full; the abort callback said yes
 
 
 class EngineError(CoderError):
     """llama.cpp could not load or evaluate."""
+
+
+class Cancelled(EngineError):
+    """:meth:`Engine.cancel` was called."""
 
 
 class ContextFull(EngineError):
@@ -64,7 +69,7 @@ class Engine:
     ) -> None:
         self._context: Any = None
         self._model: Any = None
-        self.path = path
+        self.path, self.options = path, options
         self.header = header or read_header(path)
         check_loadable(self.header, path)
         llama_library.start()
@@ -74,10 +79,11 @@ class Engine:
         self.n_batch = min(options.n_batch, self.n_ctx)
         self.n_threads = options.n_threads or usable_cores()
         self.tokens: list[int] = []  # what the KV cache holds
+        self.taps = tuple(taps)
         self._dispatcher = Dispatcher(taps) if taps else None
         self._thread = InterruptibleThread()
         self._create_context(options)
-        self.vocabulary = Vocabulary(self._model)
+        self.vocabulary = Vocabulary(self._model, self.header.metadata.get("tokenizer.ggml.token_type"))
 
     def _load_model(self, options: LoadOptions) -> None:
         params = llama.llama_model_default_params()
@@ -128,13 +134,15 @@ class Engine:
         Args:
             ids: the whole sequence, at least one id.
             every_position: compute everything anew and return the logits of all positions.
-            on_progress: called after each batch with (tokens done, tokens to do).
+            on_progress: called after each batch with (tokens done, tokens to do). What it raises ends the evaluation
+                and is raised here; what was evaluated before stays.
 
         Returns:
             Logits, (vocabulary,) of the last position, or (len(ids), vocabulary).
 
         Raises:
             ContextFull: `ids` is longer than the context.
+            Cancelled: :meth:`cancel` was called meanwhile; what was evaluated before stays.
             EngineError: llama.cpp failed, or a hook did.
             KeyboardInterrupt: Ctrl-C, also in the middle of a batch; what was evaluated before stays.
         """
@@ -142,6 +150,7 @@ class Engine:
             raise ValueError("no ids to evaluate")
         if len(ids) > self.n_ctx:
             raise ContextFull(f"{len(ids)} tokens do not fit the context of {self.n_ctx}")
+        self._thread.resume()
         # the last token is always evaluated again: its logits are wanted
         keep = 0 if every_position else min(shared_prefix(self.tokens, ids), len(ids) - 1)
         self.truncate(keep)
@@ -162,31 +171,81 @@ class Engine:
         options: SamplingOptions,
         max_tokens: int,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[int]:
+        logprobs: list[TokenLogprobs] | None = None,
+    ) -> Generator[int, None, None]:
         """Ids that continue `ids`, until an end token (which is not yielded), `max_tokens`, or a full context.
 
-        Stop iterating to cancel: what was yielded stays evaluated. Raises as :meth:`evaluate`.
+        Stop iterating, or close the iterator, to cancel: what was yielded stays evaluated but for the last id. Stop
+        strings are not looked for: the engine knows no text.
+
+        Args:
+            logprobs: gets the log-probabilities of each id before it is yielded, where the options ask for them.
+
+        Raises:
+            InputError: the options name ids that the vocabulary does not have, or a grammar that cannot be followed.
+            GrammarDeadEnd: nothing that the model can write fits the grammar.
+            ContextFull, Cancelled, EngineError, KeyboardInterrupt: as :meth:`evaluate`.
         """
-        self.evaluate(ids, on_progress=on_progress)
-        with Sampler(options, self.vocabulary.size) as sampler:
+        with Sampler(options, self.vocabulary) as sampler:
+            self.evaluate(ids, on_progress=on_progress)
             for n in range(max_tokens):
                 token = sampler.pick(self._context)
                 if self.vocabulary.is_end(token):
                     return
+                if options.logprobs is not None and logprobs is not None:
+                    logprobs.append(last_logprobs(self._context, self.vocabulary.size, token, options.logprobs))
                 yield token
                 if n + 1 < max_tokens:
                     if len(self.tokens) == self.n_ctx:
                         return
                     self._decode([token], outputs="last")
 
+    def cancel(self) -> None:
+        """End what :meth:`evaluate` or :meth:`generate` does now, from another thread: it raises Cancelled there."""
+        self._thread.stop()
+
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` evaluated tokens."""
-        if length < len(self.tokens):
-            llama.llama_memory_seq_rm(self._memory, 0, length, -1)
-            del self.tokens[length:]
+        del self.tokens[length:]
+        # also where nothing was to forget: an interrupt may have come between the cache and the list
+        llama.llama_memory_seq_rm(self._memory, 0, len(self.tokens), -1)
+
+    def state(self) -> npt.NDArray[np.uint8]:
+        """A copy of what is evaluated, to hand to :meth:`set_state` later: (bytes,), about the KV cache's size.
+
+        Raises:
+            EngineError: llama.cpp could not write it.
+        """
+        size = llama.llama_state_seq_get_size(self._context, 0)
+        data = np.empty(size, np.uint8)
+        written = llama.llama_state_seq_get_data(self._context, _bytes_pointer(data), size, 0)
+        if not 0 < written <= size:
+            raise EngineError(f"llama.cpp could not copy its state of {len(self.tokens)} tokens")
+        return data[:written]
+
+    def set_state(self, tokens: Sequence[int], data: npt.NDArray[np.uint8]) -> None:
+        """Make `tokens` the evaluated sequence, from what :meth:`state` gave for them.
+
+        llama.cpp trusts the bytes: they must be those that were written, by the same llama.cpp, for the same model.
+
+        Raises:
+            ContextFull: more tokens than the context holds; nothing has changed.
+            EngineError: llama.cpp did not take them; nothing is evaluated now.
+        """
+        if len(tokens) > self.n_ctx:
+            raise ContextFull(f"a state of {len(tokens)} tokens does not fit the context of {self.n_ctx}")
+        self.truncate(0)
+        llama_library.forget_log()
+        read = llama.llama_state_seq_set_data(self._context, _bytes_pointer(data), len(data), 0)
+        if read != len(data):
+            self.truncate(0)
+            raise EngineError(f"llama.cpp did not take a state: {llama_library.complaints() or 'no reason given'}")
+        self.tokens = list(tokens)
 
     def _decode(self, ids: Sequence[int], *, outputs: Literal["all", "last", "none"]) -> None:
         n, start = len(ids), len(self.tokens)
+        if self._thread.stopped:
+            raise Cancelled("cancelled")
         batch = llama.llama_batch_init(n, 0, 1)
         try:
             batch.n_tokens = n
@@ -197,6 +256,8 @@ class Engine:
             # asked before every node of the graph: worth it for a batch, which can take half a minute, not for a token
             llama.llama_set_abort_callback(self._context, self._thread.abort if n > 1 else NEVER, None)
             status = self._thread.run(lambda: llama.llama_decode(self._context, batch))
+            if status == ABORTED:
+                raise Cancelled("cancelled")
             if self._dispatcher:
                 self._dispatcher.raise_pending()
             if status == NO_SLOT:
@@ -205,12 +266,15 @@ class Engine:
                 raise EngineError(
                     f"llama.cpp could not evaluate a batch (status {status}): {llama_library.complaints()}"
                 )
+            self.tokens += ids
         except BaseException:
-            llama.llama_memory_seq_rm(self._memory, 0, start, -1)
+            if self._dispatcher:
+                with suppress(BaseException):
+                    self._dispatcher.raise_pending()  # what a stopped decode owes is not the next one's debt
+            self.truncate(start)
             raise
         finally:
             llama.llama_batch_free(batch)
-        self.tokens += ids
 
     def _read_logits(self, rows: int) -> npt.NDArray[np.float32]:
         """A copy of the logits of the last batch's outputs: (rows, vocabulary)."""
@@ -238,6 +302,10 @@ class Engine:
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
+
+
+def _bytes_pointer(data: npt.NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -36,16 +36,38 @@ class InterruptibleThread:
 
     def run(self, call: Callable[[], T]) -> T:
         """The result of `call`. An exception here (Ctrl-C) stops it, waits until it has ended, and is raised."""
-        self._stop = False
-        future = self._pool.submit(call)
         try:
+            future = self._pool.submit(call)
             while not future.done():
                 wait([future], timeout=POLL_SECONDS)
         except BaseException:
             self._stop = True
-            wait([future])
+            self._finish()
+            self._stop = False
             raise
         return future.result()
+
+    def _finish(self) -> None:
+        """Wait until what runs has ended, however often Ctrl-C is pressed: it must not go on behind our back."""
+        while True:
+            try:
+                wait([self._pool.submit(lambda: None)])  # calls run in order, so the one before has ended then
+                return
+            except KeyboardInterrupt:
+                continue
+
+    @property
+    def stopped(self) -> bool:
+        """Is what runs to end (:meth:`stop`)?"""
+        return self._stop
+
+    def stop(self) -> None:
+        """End what runs, from any thread; what comes later too, until :meth:`resume`."""
+        self._stop = True
+
+    def resume(self) -> None:
+        """Let calls run again."""
+        self._stop = False
 
     def close(self) -> None:
         self._pool.shutdown()

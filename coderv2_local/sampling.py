@@ -1,14 +1,31 @@
 """How the next token is chosen: llama.cpp's own sampler chain, built from plain options."""
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from coderv2_local.gbnf import ROOT, check_grammar
+from coderv2_local.json_schema import grammar_of
 from coderv2_local.llama_library import llama
-from quant.errors import InputError
+from coderv2_local.logprobs import TokenLogprobs, token_logprobs
+from coderv2_local.vocabulary import Vocabulary
+from quant.errors import CoderError, InputError
+
+__all__ = ["GrammarDeadEnd", "Sampler", "SamplingOptions", "TokenLogprobs"]
 
 PENALTY_WINDOW = 64  # tokens that the repetition penalty looks back over
+MAX_LOGPROBS = 100  # ids a token
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+
+
+class GrammarDeadEnd(CoderError):
+    """Nothing in the vocabulary fits the grammar here."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,9 @@ class SamplingOptions:
         grammar: in GBNF, that the answer must follow.
         json_schema: that the answer must follow, as JSON; not together with `grammar`.
         logprobs: for how many of the most probable tokens log-probabilities are wanted; None for none at all.
+
+    Raises:
+        InputError: a value out of its range, or both a grammar and a schema.
     """
 
     temperature: float = 0.0
@@ -49,36 +69,68 @@ class SamplingOptions:
             ("min_p", self.min_p, 0, 1),
             ("repeat_penalty", self.repeat_penalty, 0.1, 10),
             ("seed", self.seed, 0, 2**32 - 1),
+            ("logprobs", self.logprobs or 0, 0, MAX_LOGPROBS),
         ):
             if not low <= value <= high:
                 raise InputError(f"{name} is {value}: it must be between {low} and {high}")
+        for token, bias in self.logit_bias.items():
+            if math.isnan(bias) or bias == math.inf:
+                raise InputError(f"logit_bias of {token} is {bias}: it must be a number, or -inf to ban the token")
+        if self.grammar is not None and self.json_schema is not None:
+            raise InputError("both a grammar and a JSON schema are given", hint="give one of them")
 
+    def effective_grammar(self) -> str | None:
+        """The grammar that the answer must follow: the one given, or that of the schema.
 
-@dataclass(frozen=True)
-class TokenLogprobs:
-    """Natural logarithms of probabilities, before sampling options change them.
-
-    Attributes:
-        token, logprob: what was chosen.
-        top: the most probable ids with theirs, best first.
-    """
-
-    token: int
-    logprob: float
-    top: Sequence[tuple[int, float]]
+        Raises:
+            InputError: llama.cpp cannot use it, or a part of the schema is not supported.
+        """
+        if self.json_schema is not None:
+            return grammar_of(self.json_schema)
+        if self.grammar is not None:
+            check_grammar(self.grammar)
+        return self.grammar
 
 
 class Sampler:
-    """A sampler chain in llama.cpp. Use it as a context manager, or call :meth:`close`."""
+    """A sampler chain in llama.cpp. Use it as a context manager, or call :meth:`close`.
 
-    def __init__(self, options: SamplingOptions, vocabulary_size: int) -> None:
-        self._chain: Any = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+    The order is that of llama.cpp's own programs: biases, penalties, top-k, top-p, min-p, temperature, the draw. A
+    grammar stands outside the chain: looking through a vocabulary of 100 000 tokens takes longer than the rest, so the
+    chain chooses first, and only where its choice does not fit does the grammar go over all tokens and the chain choose
+    again. llama.cpp ends the process when a token is accepted that does not fit; none is, here.
+
+    Args:
+        vocabulary: of the loaded model, which outlives this object.
+
+    Raises:
+        InputError: an id that the vocabulary does not have, or a grammar that cannot be followed.
+    """
+
+    def __init__(self, options: SamplingOptions, vocabulary: Vocabulary) -> None:
+        self._chain: Any = None
+        self._grammar: Any = None
+        self._size = vocabulary.size
+        biases = [*options.logit_bias.items(), *((i, -math.inf) for i in options.banned)]
+        for token, _ in biases:
+            if not 0 <= token < self._size:
+                raise InputError(f"there is no token {token}: this model has {self._size}")
+        self._forbidden = sorted({token for token, bias in biases if bias == -math.inf})
+        grammar = options.effective_grammar()
+        if grammar is not None:
+            self._grammar = llama.llama_sampler_init_grammar(vocabulary.handle, grammar.encode(), ROOT.encode())
+            if not self._grammar:
+                raise InputError("llama.cpp does not take this grammar", hint="it may be left-recursive")
+        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+        self._fill_chain(options, biases)
+
+    def _fill_chain(self, options: SamplingOptions, biases: Sequence[tuple[int, float]]) -> None:
         add = self._add
-        if options.banned:
-            biases = (llama.llama_logit_bias * len(options.banned))(*((i, float("-inf")) for i in options.banned))
-            add(llama.llama_sampler_init_logit_bias(vocabulary_size, len(options.banned), biases))
+        if biases:
+            array = (llama.llama_logit_bias * len(biases))(*biases)
+            add(llama.llama_sampler_init_logit_bias(self._size, len(biases), array))
         if options.repeat_penalty != 1.0:
-            add(llama.llama_sampler_init_penalties(vocabulary_size, PENALTY_WINDOW, options.repeat_penalty, 0.0, 0.0))
+            add(llama.llama_sampler_init_penalties(self._size, PENALTY_WINDOW, options.repeat_penalty, 0.0, 0.0))
         if options.temperature == 0:
             add(llama.llama_sampler_init_greedy())
             return
@@ -95,16 +147,70 @@ class Sampler:
         llama.llama_sampler_chain_add(self._chain, sampler)
 
     def pick(self, context: Any) -> int:
-        """Choose from the logits of the last decoded position, and remember the choice for the repetition penalty."""
-        return int(llama.llama_sampler_sample(self._chain, context, ctypes.c_int32(-1)))
+        """Choose from the logits of the last decoded position, and remember the choice for what comes next.
+
+        Raises:
+            GrammarDeadEnd: no token fits the grammar here.
+        """
+        if not self._grammar:
+            return int(llama.llama_sampler_sample(self._chain, context, ctypes.c_int32(-1)))
+        logits = last_logits(context, self._size)
+        token = self._choose(self._candidates(logits))
+        if not self._fits(token):
+            allowed = self._candidates(logits)
+            _apply(self._grammar, allowed)
+            allowed["logit"][self._forbidden] = -np.inf
+            if not np.isfinite(allowed["logit"]).any():
+                raise GrammarDeadEnd("no token of this model fits the grammar here: the answer cannot go on")
+            token = self._choose(allowed[np.isfinite(allowed["logit"])])
+        llama.llama_sampler_accept(self._grammar, token)
+        llama.llama_sampler_accept(self._chain, token)
+        return token
+
+    def _candidates(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        found = np.zeros(self._size, _CANDIDATE)
+        found["id"], found["logit"] = np.arange(self._size, dtype=np.int32), logits
+        return found
+
+    def _choose(self, candidates: npt.NDArray[Any]) -> int:
+        return int(candidates["id"][_apply(self._chain, candidates)])
+
+    def _fits(self, token: int) -> bool:
+        """Does the grammar allow `token` now? Banned ids never do, whatever the chain made of them."""
+        one = np.array([(token, 1.0, 0.0)], _CANDIDATE)
+        _apply(self._grammar, one)
+        return bool(np.isfinite(one["logit"][0])) and token not in self._forbidden
 
     def close(self) -> None:
-        if self._chain:
-            llama.llama_sampler_free(self._chain)
-            self._chain = None
+        """Release what llama.cpp holds. Safe to call twice."""
+        for sampler in (self._chain, self._grammar):
+            if sampler:
+                llama.llama_sampler_free(sampler)
+        self._chain = self._grammar = None
 
     def __enter__(self) -> "Sampler":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def last_logits(context: Any, size: int) -> npt.NDArray[np.float32]:
+    """The logits of the last decoded position, (size,): a view that the next decode overwrites."""
+    pointer = llama.llama_get_logits_ith(context, -1)
+    view: npt.NDArray[np.float32] = np.ctypeslib.as_array(pointer, shape=(size,))
+    return view
+
+
+def last_logprobs(context: Any, size: int, token: int, n: int) -> TokenLogprobs:
+    """Log-probabilities at the last decoded position (:func:`token_logprobs`)."""
+    return token_logprobs(last_logits(context, size), token, n)
+
+
+def _apply(sampler: Any, candidates: npt.NDArray[Any]) -> int:
+    """Let a sampler work on the candidates, in place, and return the place of its choice; -1 where it makes none."""
+    array = llama.llama_token_data_array(
+        candidates.ctypes.data_as(llama.llama_token_data_p), len(candidates), -1, False
+    )
+    llama.llama_sampler_apply(sampler, ctypes.byref(array))
+    return int(array.selected)

@@ -2,7 +2,7 @@
 
 import codecs
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 
 def decode_utf8(pieces: Iterable[bytes]) -> Iterator[str]:
@@ -17,10 +17,13 @@ def decode_utf8(pieces: Iterable[bytes]) -> Iterator[str]:
         yield tail
 
 
-def until(chunks: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
+def until(chunks: Iterable[str], stops: Sequence[str]) -> Generator[str, None, bool]:
     """The stream up to the first of `stops`, which may be split over chunks.
 
     Text that could be the beginning of a stop is held back until it cannot be. Empty stops are ignored.
+
+    Returns:
+        Whether a stop ended it.
     """
     stops = [s for s in stops if s]
     held = ""
@@ -31,14 +34,33 @@ def until(chunks: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
         if end < len(held) and end <= open_from:
             if end:
                 yield held[:end]
-            return
+            return True
         # a stop that may have begun before the one that was found comes first, if it is one
         if open_from:
             yield held[:open_from]
             held = held[open_from:]
-    held = held[: _first(held, stops)]
-    if held:
-        yield held
+    end = _first(held, stops)
+    if end:
+        yield held[:end]
+    return end < len(held)
+
+
+def whole_pieces(pieces: Iterable[bytes], length: int) -> tuple[int, str]:
+    """How many of the leading `pieces` make up no more than `length` characters, and the characters that then lack.
+
+    A piece that ends inside a character is not counted without the one that completes it.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text, count, counted = "", 0, 0
+    for n, piece in enumerate(pieces, 1):
+        text += decoder.decode(piece)
+        if len(text) > length:
+            break
+        if not decoder.getstate()[0]:
+            count, counted = n, len(text)
+    else:
+        text += decoder.decode(b"", final=True)
+    return count, text[counted:length]
 
 
 def _first(text: str, stops: Sequence[str]) -> int:
