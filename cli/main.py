@@ -4,16 +4,16 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from cli.chat import chat
+from cli.config import config
 from cli.convert import convert
+from cli.errors import show_error
 from cli.fim import fim
 from cli.inspect import inspect
+from cli.sessions import sessions
 from cli.verify import verify
 from coderv2_local import __version__
-from coderv2_local.stream import printable
 from quant.errors import CoderError
 
 INTERRUPTED = 130  # the shell's convention for a program that Ctrl-C ended
@@ -29,6 +29,8 @@ app.command()(fim)
 app.command()(convert)
 app.command()(verify)
 app.command()(inspect)
+app.command()(sessions)
+app.command()(config)
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,14 +60,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-
-
-def show_error(error: CoderError) -> None:
-    """One line for what went wrong, one for what to do about it."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(printable(error.message))}")
-    if error.hint:
-        console.print(f"[bold cyan]hint:[/] {escape(printable(error.hint))}")
 
 
 if __name__ == "__main__":

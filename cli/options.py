@@ -21,7 +21,9 @@ RepeatPenaltyOption = Annotated[
         "--repeat-penalty", metavar="X", help="Divides the logits of recent tokens; 1 unless said, 1.2 for tiny."
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw when the temperature is above 0.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of the draw when the temperature is above 0.")
+]
 StockRoutingOption = Annotated[
     bool,
     typer.Option(

@@ -1,12 +1,18 @@
-"""Model names → files."""
+"""What a user calls a model → where it is: the embedded `tiny`, a file, or a server."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from coderv2_local import preferences
+from coderv2_local.preferences import Preferences
 from quant.errors import InputError
 
 TINY = "tiny"
+ADDRESS = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -15,31 +21,76 @@ class Model:
 
     Attributes:
         name: to show.
+        path: of the file; None for a server.
+        address: of the server; "" for a file.
+        server: what else the settings say of the server: its model, the variable with its key.
         is_toy: made for trying things out.
-        repeat_penalty: what its answers need where the user does not say; a very small model repeats itself.
+        temperature, repeat_penalty: what its answers need where the user does not say. A very small model is best at
+            its most probable tokens, and repeats itself.
     """
 
     name: str
-    path: Path
+    path: Path | None = None
+    address: str = ""
+    server: Mapping[str, Any] | None = None
     is_toy: bool = False
+    temperature: float = 0.3
     repeat_penalty: float = 1.0
 
+    @property
+    def reference(self) -> str:
+        """What finds this model again, from any folder."""
+        return str(self.path.absolute()) if self.path and self.path.name == self.name else self.name
 
-def find_model(name: str | None) -> Model:
-    """The model that `name` means: `tiny`, which is embedded, or the path of a .gguf file. None means `tiny`.
+
+def find_model(name: str | None, settings: Preferences | None = None, *, role: str = "chat") -> Model:
+    """The model that `name` means.
+
+    Args:
+        name: `tiny`, the path of a .gguf file, an http(s) address, or a name from the settings; None takes the default
+            for the role.
+        settings: read from the settings file where None.
+        role: "chat" or "fim".
 
     Raises:
         InputError: no such file, or a name that is not known.
     """
-    if name is None or name == TINY:
-        return Model(TINY, Path(str(files("coderv2_local") / "data" / "tiny.gguf")), is_toy=True, repeat_penalty=1.2)
+    settings = settings or preferences.read()
+    name = name or settings.get(f"{role}.model", TINY)
+    if name == TINY:
+        path = Path(str(files("coderv2_local") / "data" / "tiny.gguf"))
+        return Model(TINY, path, is_toy=True, temperature=0.0, repeat_penalty=1.2)
+    if name.startswith(ADDRESS):
+        return Model(name, address=name)
+    if name in settings.servers:
+        server = settings.servers[name]
+        if "url" not in server:
+            raise InputError(f"{preferences.path()}: servers.{name} has no url")
+        return Model(name, address=server["url"], server=server)
+    if name in settings.models and "path" in settings.models[name]:
+        return _file(settings.models[name]["path"], name)
     path = Path(name).expanduser()
+    if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
+        return _file(name, path.name)
+    close = get_close_matches(name, known_models(settings), 1)
+    raise InputError(
+        f"there is no model named {name!r}",
+        hint=f"did you mean {close[0]}?" if close else "give the path of a .gguf file, or `tiny`",
+    )
+
+
+def known_models(settings: Preferences | None = None) -> list[str]:
+    """Every name that :func:`find_model` takes, besides paths and addresses."""
+    settings = settings or preferences.read()
+    return sorted({TINY, *settings.servers, *settings.models})
+
+
+def _file(where: str, name: str) -> Model:
+    path = Path(where).expanduser()
     if path.is_dir():
         raise InputError(
-            f"{name} is a folder", hint="convert a checkpoint folder first: `coder convert FOLDER MODEL.gguf`"
+            f"{where} is a folder", hint="convert a checkpoint folder first: `coder convert FOLDER MODEL.gguf`"
         )
-    if path.exists():
-        return Model(path.name, path)
-    if path.suffix == ".gguf" or len(path.parts) > 1:
-        raise InputError(f"{name}: no such file", hint="`-m tiny` runs the embedded model")
-    raise InputError(f"there is no model named {name!r}", hint="give the path of a .gguf file, or `tiny`")
+    if not path.exists():
+        raise InputError(f"{where}: no such file", hint="`-m tiny` runs the embedded model")
+    return Model(name, path)

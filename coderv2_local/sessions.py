@@ -24,7 +24,7 @@ FORMAT = 1
 SUFFIX = ".jsonl"
 MAX_BYTES = 500_000_000
 NAME = re.compile(r"[\w][\w .+-]{0,99}")
-NEW_NAME_WORDS = 6
+NEW_NAME_LENGTH = 32
 
 FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "system": {"text": str},
@@ -61,11 +61,12 @@ class Session:
 
     Attributes:
         name: of the session; "" until it has one.
+        model: that it was begun with.
     """
 
-    def __init__(self, folder: Path, model: str, name: str = "") -> None:
+    def __init__(self, folder: Path, model: str = "", name: str = "") -> None:
         self._folder = folder
-        self._model = model
+        self.model = model
         self.name = name
         self._lock: FileLock | None = None
         self._file: FileIO | None = None
@@ -135,7 +136,7 @@ class Session:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._file = FileIO(descriptor, "a")
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._append({"coder_session": FORMAT, "created": now, "model": self._model})
+        self._append({"coder_session": FORMAT, "created": now, "model": self.model})
 
     def _continue(self, whole: int) -> None:
         """Open an existing file to go on after its first `whole` bytes."""
@@ -151,8 +152,11 @@ class Session:
         os.fsync(self._file.fileno())
 
     def _free_name(self, question: str) -> str:
-        words = re.findall(r"[a-z0-9]+", question.lower())[:NEW_NAME_WORDS]
-        base = "-".join([datetime.now().strftime("%Y-%m-%d"), *words])[:60]
+        base = datetime.now().strftime("%Y-%m-%d")
+        for word in re.findall(r"[a-z0-9]+", question.lower()):
+            if len(base) + len(word) >= NEW_NAME_LENGTH:
+                break
+            base += f"-{word}"
         names = (base if n == 1 else f"{base}-{n}" for n in range(1, 1_000_000))
         return next(name for name in names if not (self._folder / (name + SUFFIX)).exists())
 
@@ -163,7 +167,7 @@ class Sessions:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def new(self, model: str) -> Session:
+    def new(self, model: str = "") -> Session:
         """A session that gets its name, and its file, with the first question."""
         return Session(self.folder, model)
 

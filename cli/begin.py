@@ -1,0 +1,90 @@
+"""The start of a conversation in the terminal: which session, which model, what is shown first."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from cli.chat_edits import tell_interrupted
+from cli.chat_wishes import Wishes
+from cli.repl import Repl
+from coderv2_local.conversation import Event
+from coderv2_local.home import home_folder
+from coderv2_local.models import Model
+from coderv2_local.sessions import Session, Sessions, check_name
+from quant.errors import CoderError, InputError
+
+
+def begin(wishes: Wishes, model: str | None, files: Sequence[str], *, resume: bool, session: str | None) -> None:
+    """Begin or resume a conversation, and stay in it until the user leaves.
+
+    Raises:
+        InputError: there is no session to resume, or it is in use or damaged; an unknown model.
+    """
+    attachments = wishes.attachments(files)
+    sessions = Sessions(home_folder("sessions"))
+    opened, events, notice = pick(sessions, resume=resume, name=session)
+    chosen = model_of(opened, wishes) if model is None and events else wishes.find(model)
+    opened.model = chosen.reference
+    screen = Console(stderr=True, highlight=False)
+    repl = Repl(wishes.conversation(chosen), chosen, opened, sessions, wishes=wishes, screen=screen, answers=Console())
+    greet(repl)
+    if events:
+        repl.take_up(events)
+        repl.show_where_it_stopped()
+    elif last := sessions.latest():
+        repl.note(f"a new session; coder chat --resume goes on with {last}")
+    if notice:
+        repl.note(notice, "yellow")
+    system = (wishes.system or "") if events else wishes.system_prompt()
+    if system and system != repl.conversation.system:
+        repl.conversation.set_system(system)
+    tell_interrupted(repl)
+    for file in attachments:
+        try:
+            repl.conversation.attach(file)
+        except CoderError as error:
+            repl.show_error(error)
+    repl.run()
+    if opened.name:
+        screen.print(f"[dim]saved as {escape(repl.session.name)}; coder chat --resume goes on with it[/]")
+
+
+def greet(repl: Repl) -> None:
+    """Who answers, and how to get help."""
+    size = repl.conversation.backend.n_ctx
+    about = f" · context {size} tokens" if size else ""
+    repl.screen.print(f"[bold]{escape(repl.model.name)}[/]{about} · /help for commands, Ctrl-D to leave")
+    if repl.model.is_toy:
+        repl.screen.print(
+            "[yellow]tiny is a toy for trying things out: small Python functions, often wrong.[/]\n"
+            "[dim]Try: Write a Python function `is_even`: Return True if a number is even[/]"
+        )
+
+
+def pick(sessions: Sessions, *, resume: bool, name: str | None) -> tuple[Session, list[Event], str]:
+    """The session to go on with, or a new one; its events, and a notice.
+
+    Raises:
+        InputError: nothing to resume, or the session cannot be opened.
+    """
+    if resume and name is None:
+        name = sessions.latest()
+        if name is None:
+            raise InputError("there is no session to resume yet", hint="`coder chat` begins one")
+    if name is None:
+        return sessions.new(), [], ""
+    if resume or name in sessions.names():
+        return sessions.open(name)
+    check_name(name)
+    begun = sessions.new()
+    begun.rename(name)
+    return begun, [], ""
+
+
+def model_of(session: Session, wishes: Wishes) -> Model:
+    """The model that a session was begun with; where it is no longer there, the one that is used without a name."""
+    try:
+        return wishes.find(session.model)
+    except InputError:
+        return wishes.find(None)

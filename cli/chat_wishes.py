@@ -1,0 +1,73 @@
+"""What a user asked of a conversation, on the command line or in the settings, and what follows from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coderv2_local.attachments import Attachment, attach, expand
+from coderv2_local.backend import Backend
+from coderv2_local.conversation import Conversation
+from coderv2_local.load_options import LoadOptions
+from coderv2_local.models import Model, find_model
+from coderv2_local.open_model import open_model
+from coderv2_local.preferences import Preferences
+from coderv2_local.sampling import SamplingOptions
+from coderv2_local.seed import new_seed
+
+MAX_TOKENS = 1024
+TOP_P = 0.95
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Options as given; None where they were not: then the settings decide, and at last what suits the model."""
+
+    settings: Preferences
+    context: int = 0
+    threads: int | None = None
+    exact_routing: bool = True
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+
+    def find(self, name: str | None) -> Model:
+        """The model that a name means. Raises InputError."""
+        return find_model(name, self.settings)
+
+    def load(self, model: Model) -> Backend:
+        """The model, ready to answer. Raises CoderError."""
+        options = LoadOptions(n_ctx=self.context or self.settings.get("chat.context", 0), n_threads=self.threads)
+        return open_model(model, options, exact_routing=self.exact_routing)
+
+    def sampling(self, model: Model) -> SamplingOptions:
+        """Sampling options for a model. Raises InputError for impossible values."""
+
+        def first(given: float | None, key: str, default: float) -> float:
+            return given if given is not None else self.settings.get(key, default)
+
+        return SamplingOptions(
+            temperature=first(self.temperature, "chat.temperature", model.temperature),
+            top_p=first(self.top_p, "chat.top_p", TOP_P),
+            top_k=self.settings.get("chat.top_k", SamplingOptions.top_k),
+            min_p=self.settings.get("chat.min_p", SamplingOptions.min_p),
+            repeat_penalty=first(self.repeat_penalty, "chat.repeat_penalty", model.repeat_penalty),
+            seed=new_seed() if self.seed is None else self.seed,
+        )
+
+    def conversation(self, model: Model) -> Conversation:
+        """A conversation with a model. Raises CoderError."""
+        options = self.sampling(model)  # checked before the model is loaded, which takes longer
+        limit = self.max_tokens or self.settings.get("chat.max_tokens", MAX_TOKENS)
+        return Conversation(self.load(model), options, limit, root=Path.cwd())
+
+    def system_prompt(self) -> str:
+        """For a new conversation."""
+        return self.system or self.settings.get("chat.system", "")
+
+    def attachments(self, patterns: Sequence[str]) -> list[Attachment]:
+        """The files that were named, read. Raises InputError."""
+        root = Path.cwd()
+        return [attach(path, root) for pattern in patterns for path in expand(pattern, root)]

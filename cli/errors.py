@@ -1,0 +1,15 @@
+"""How an error reaches the user: one line for what went wrong, one for what to do about it, on stderr."""
+
+from rich.console import Console
+from rich.markup import escape
+
+from coderv2_local.stream import printable
+from quant.errors import CoderError
+
+
+def show_error(error: CoderError) -> None:
+    """One line for what went wrong, one for what to do about it."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(printable(error.message))}")
+    if error.hint:
+        console.print(f"[bold cyan]hint:[/] {escape(printable(error.hint))}")
