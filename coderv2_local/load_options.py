@@ -6,6 +6,7 @@ from typing import Literal
 KvType = Literal["f16", "f32"]
 KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
 DEFAULT_CONTEXT = 16_384
+DEFAULT_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LoadOptions:
 
     n_ctx: int = 0
     n_threads: int | None = None
-    n_batch: int = 512
+    n_batch: int = DEFAULT_BATCH
     n_ubatch: int | None = None
     flash_attention: bool = True
     kv_type: KvType = "f16"

@@ -12,7 +12,7 @@ from quant import ggml, ggml_cpu
 from quant.cores import usable_cores
 from quant.errors import CoderError
 
-_GPU_TYPES = (1, 2)  # ggml_backend_dev_type: 0 processor, 1 GPU, 2 integrated GPU, 3 accelerator
+_GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type; 0 is a processor, 3 an accelerator beside it
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Gpu:
         name: ggml's, such as "CUDA0".
         description: the product's name.
         free, total: bytes of its memory.
+        shared: its memory is the main memory, as on Apple's chips and in integrated GPUs.
     """
 
     name: str
     description: str
     free: int
     total: int
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def list_gpus() -> tuple[Gpu, ...]:
         for i in range(lib.ggml_backend_dev_count()):
             props = _Props()
             base.ggml_backend_dev_get_props(lib.ggml_backend_dev_get(i), ctypes.byref(props))
-            if props.type in _GPU_TYPES:
+            if props.type in (_GPU, _INTEGRATED_GPU):
                 name, description = (
                     (text or b"").decode("utf-8", "replace") for text in (props.name, props.description)
                 )

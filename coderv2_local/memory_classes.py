@@ -24,7 +24,7 @@ from quant.block_types import block_type
 from quant.recipes import is_expert, recipe
 
 Kind = Literal["dense", "experts", "embedding", "output"]
-"""`dense` is what every token passes in a layer: attention, shared experts, the router, norms, the first layer's FFN."""
+"""`dense` is what every token passes in a layer: attention, shared experts, router, norms, a dense layer's FFN."""
 NO_LAYER = -1
 KV_BYTES = {"f16": 2, "f32": 4}
 KV_STEP = 256
@@ -131,7 +131,7 @@ def memory_of_recipe(config: ModelConfig, recipe_name: str) -> ModelMemory:
     )
 
 
-def weights_in(nbytes: int, type_name: str) -> float:
+def weights_in(nbytes: float, type_name: str) -> float:
     """How many weights of a type there are in some bytes."""
     kind = block_type(type_name)
     return nbytes / kind.block_bytes * kind.block_size

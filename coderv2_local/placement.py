@@ -1,0 +1,165 @@
+"""How a model is put on a machine: context, GPU layers, experts, threads, batches; each decision with its reason.
+
+:func:`place` decides from numbers alone, so that it can be asked about machines that are not at hand. What the user
+has decided is taken as it is; only what cannot work is refused.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from coderv2_local.layout import Layout, fill_gpus, gpu_budget, lay_out, layers_on_gpu
+from coderv2_local.load_options import DEFAULT_BATCH, LoadOptions
+from coderv2_local.load_wishes import NO_WISHES, LoadWishes
+from coderv2_local.machine import Machine, this_machine
+from coderv2_local.memory_classes import ModelMemory, memory_of_file
+from coderv2_local.placement_reasons import gb, reasons
+from converters.gguf_header import GgufHeader, read_header
+from quant.errors import CoderError, InputError
+
+CONTEXTS = (32_768, 16_384, 8_192, 4_096, 2_048)
+"""The usual contexts, where the user asks for none; the first only where memory is plentiful."""
+SMALL_SHARE = 0.1
+"""A context or a batch that takes at most this share of the memory takes nothing that matters."""
+LARGE_BATCHES = (2_048, 1_024)
+"""A prompt's batch reads nearly every expert: where reading is slow, the fewer batches the better."""
+
+
+class PlacementError(CoderError):
+    """The model does not fit this machine, however it is placed."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How to load a model, and why so.
+
+    Attributes:
+        options: for the engine.
+        layout: the bytes that come of it.
+        reasons: a line for each decision.
+    """
+
+    options: LoadOptions
+    layout: Layout
+    reasons: tuple[str, ...]
+
+
+def load_options_for(path: Path, wishes: LoadWishes = NO_WISHES, *, header: GgufHeader | None = None) -> Placement:
+    """Place the model in a file on this machine.
+
+    Args:
+        path: of the GGUF.
+        wishes: what the user has decided.
+        header: of the file, where it has been read already.
+
+    Raises:
+        InputError: no such file, not a model of this family, or a context longer than the model's.
+        PlacementError: the model does not fit.
+    """
+    return place(memory_of_file(header or read_header(path)), this_machine(), wishes, name=path.name)
+
+
+def place(
+    model: ModelMemory, machine: Machine, wishes: LoadWishes = NO_WISHES, *, name: str = "the model"
+) -> Placement:
+    """Decide how `model` is put on `machine`.
+
+    Args:
+        model: its bytes by class.
+        machine: what there is.
+        wishes: what the user has decided.
+        name: how messages call the model.
+
+    Raises:
+        InputError: a wish that the model cannot meet.
+        PlacementError: what every token needs does not fit.
+    """
+    options = _settle(_context(model, machine, wishes), model, machine, wishes)
+    layout = lay_out(model, machine, options)
+    if options.repack and (layout.uncached or not layout.possible):
+        options = replace(options, repack=False)
+        layout = lay_out(model, machine, options)
+    if not layout.possible:
+        raise _does_not_fit(model, machine, wishes, options, layout, name)
+    stream = layout.uncached > 0 if wishes.stream_experts is None else wishes.stream_experts
+    options = replace(options, stream_experts=stream)
+    return Placement(options, layout, reasons(model, machine, wishes, options, layout))
+
+
+def _settle(n_ctx: int, model: ModelMemory, machine: Machine, wishes: LoadWishes) -> LoadOptions:
+    """Everything but the context: GPU layers, experts, batches."""
+    n_batch = wishes.n_batch or DEFAULT_BATCH
+    plain = LoadOptions(
+        n_ctx=n_ctx,
+        n_threads=wishes.n_threads or machine.cores,
+        n_batch=n_batch,
+        n_ubatch=wishes.n_ubatch or min(n_batch, DEFAULT_BATCH),
+        flash_attention=wishes.flash_attention,
+        kv_type=wishes.kv_type,
+        repack=wishes.repack,
+    )
+    options = _on_gpus(plain, model, machine, wishes)
+    layout = lay_out(model, machine, options)
+    slow = layout.uncached or (options.n_gpu_layers and layout.experts)
+    if not slow or wishes.n_batch or wishes.n_ubatch:
+        return options
+    whole = gpu_budget(machine.gpus) if options.n_gpu_layers else machine.available
+    for size in LARGE_BATCHES:
+        larger = replace(plain, n_batch=size, n_ubatch=size)
+        growth = model.compute_bytes(n_ctx, size) - model.compute_bytes(n_ctx, DEFAULT_BATCH)
+        candidate = _on_gpus(larger, model, machine, wishes)
+        if growth <= SMALL_SHARE * whole and lay_out(model, machine, candidate).possible:
+            return candidate
+    return options
+
+
+def _on_gpus(options: LoadOptions, model: ModelMemory, machine: Machine, wishes: LoadWishes) -> LoadOptions:
+    if not machine.gpus:
+        return options
+    if wishes.n_gpu_layers is not None:
+        options = replace(options, n_gpu_layers=min(wishes.n_gpu_layers, model.config.n_layers + 1))
+    else:
+        options = fill_gpus(model, machine, options)
+    if wishes.cpu_expert_layers is not None:
+        on_gpu = layers_on_gpu(model, options.n_gpu_layers)
+        options = replace(options, cpu_expert_layers=tuple(i for i in wishes.cpu_expert_layers if i in on_gpu))
+    return options
+
+
+def _context(model: ModelMemory, machine: Machine, wishes: LoadWishes) -> int:
+    """The context asked for, or the largest usual one that costs no speed."""
+    longest = model.config.max_context
+    if wishes.n_ctx:
+        if wishes.n_ctx > longest:
+            raise InputError(
+                f"a context of {wishes.n_ctx} tokens is longer than the model's, {longest}",
+                hint=f"--ctx {longest} or less",
+            )
+        return wishes.n_ctx
+    steps = sorted({min(step, longest) for step in CONTEXTS}, reverse=True)
+    whole = machine.available + sum(g.free for g in machine.gpus if not g.shared)
+    laid = [(n, lay_out(model, machine, _settle(n, model, machine, wishes))) for n in steps]
+    fewest = min(layout.uncached for _, layout in laid)
+    for n, layout in laid:
+        plentiful = n < CONTEXTS[0] or layout.gpu + layout.private + layout.dense + layout.experts <= whole / 2
+        small = model.kv_bytes(n, wishes.kv_type) <= SMALL_SHARE * whole
+        if plentiful and layout.possible and (small or layout.uncached == fewest == 0):
+            return n
+    return next((n for n, layout in laid if layout.possible), steps[-1])
+
+
+def _does_not_fit(
+    model: ModelMemory, machine: Machine, wishes: LoadWishes, options: LoadOptions, layout: Layout, name: str
+) -> PlacementError:
+    need = layout.private + layout.dense
+    shorter = [n for n in CONTEXTS if n < options.n_ctx]
+    for n in shorter if wishes.n_ctx else ():
+        if lay_out(model, machine, _settle(n, model, machine, wishes)).possible:
+            return PlacementError(
+                f"{name} with a context of {options.n_ctx} tokens needs {gb(need)} of memory at once; "
+                f"{gb(machine.available)} can be had",
+                hint=f"--ctx {n} fits",
+            )
+    return PlacementError(
+        f"{name} needs {gb(need)} of memory at once, its experts not counted; {gb(machine.available)} can be had",
+        hint="`coder plan` names the model for this machine",
+    )

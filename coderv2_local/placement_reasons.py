@@ -1,0 +1,91 @@
+"""The reasons of a placement, in words: a line for each decision."""
+
+from collections.abc import Iterator
+
+from coderv2_local.layout import Layout, gpu_budget
+from coderv2_local.load_options import DEFAULT_BATCH, LoadOptions
+from coderv2_local.load_wishes import LoadWishes
+from coderv2_local.machine import Machine
+from coderv2_local.memory_classes import ModelMemory
+
+
+def reasons(
+    model: ModelMemory, machine: Machine, wishes: LoadWishes, options: LoadOptions, layout: Layout
+) -> tuple[str, ...]:
+    """Why `options` are what they are, with the bytes that decided."""
+    return (
+        _context(model, wishes, options),
+        _gpu(model, machine, wishes, options, layout),
+        *_memory(wishes, options, layout),
+        _repacking(wishes, options, layout),
+        _threads(wishes, options),
+        _batch(model, wishes, options),
+    )
+
+
+def _context(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> str:
+    asked = ", as asked for" if wishes.n_ctx else ""
+    kind = "" if model.mla else "; the file predates the MLA split, which makes it many times larger"
+    cache = gb(model.kv_bytes(options.n_ctx, options.kv_type))
+    return f"context: {options.n_ctx} tokens{asked}, {cache} of KV cache{kind}"
+
+
+def _gpu(model: ModelMemory, machine: Machine, wishes: LoadWishes, options: LoadOptions, layout: Layout) -> str:
+    if not machine.gpus:
+        return "GPU: this build of ggml finds none"
+    n, names = model.config.n_layers, ", ".join(g.name for g in machine.gpus)
+    asked = ", as asked for" if wishes.n_gpu_layers is not None or wishes.cpu_expert_layers is not None else ""
+    used = f"{gb(layout.gpu)} of {gb(gpu_budget(machine.gpus))}"
+    if not options.n_gpu_layers:
+        return f"GPU: {names} is not used{asked or ': not even one layer beside its buffers fits'}"
+    if options.n_gpu_layers <= n:
+        return f"GPU: {names} takes the last {options.n_gpu_layers - 1} of {n} layers, without experts{asked}: {used}"
+    if not options.cpu_expert_layers:
+        return f"GPU: {names} takes everything{asked}: {used}"
+    kept, all_layers = len(model.expert_layers) - len(options.cpu_expert_layers), len(model.expert_layers)
+    experts = f"the experts of {kept} of {all_layers} layers" if kept else "no experts"
+    return f"GPU: {names} takes what every token passes, and {experts}{asked}: {used}"
+
+
+def _memory(wishes: LoadWishes, options: LoadOptions, layout: Layout) -> Iterator[str]:
+    mapped = layout.dense + layout.experts
+    if not layout.uncached:
+        yield f"memory: the {gb(mapped)} that the processor reads fit the {gb(layout.room)} left for them"
+    else:
+        kept = 1 - layout.uncached / layout.experts
+        yield (
+            f"memory: {gb(layout.room)} are left for {gb(mapped)}: what every token passes stays in memory, "
+            f"and {kept:.0%} of the experts; the others are read from disk when chosen"
+        )
+    if wishes.stream_experts is not None:
+        yield f"reading ahead: {'on' if options.stream_experts else 'off'}, as asked for"
+
+
+def _repacking(wishes: LoadWishes, options: LoadOptions, layout: Layout) -> str:
+    if options.repack:
+        return f"repacking: as asked for; {gb(layout.dense + layout.experts)} are copied into private memory at load"
+    if wishes.repack:
+        return "repacking: refused, the copy does not fit beside the file"
+    return "repacking: off; it copies the weights into private memory and gains nothing with flash attention"
+
+
+def _threads(wishes: LoadWishes, options: LoadOptions) -> str:
+    why = "as asked for" if wishes.n_threads else "one for each physical core that this process may use"
+    return f"threads: {options.n_threads}, {why}"
+
+
+def _batch(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> str:
+    size = min(options.n_ubatch or options.n_batch, options.n_ctx)
+    if wishes.n_batch or wishes.n_ubatch:
+        why = "as asked for"
+    elif size > DEFAULT_BATCH:
+        why = "large, since each batch of a prompt brings nearly all experts in anew"
+    else:
+        why = "more are not faster here, and need larger buffers"
+    return f"batch: {size} tokens, {gb(model.compute_bytes(options.n_ctx, size))} of buffers; {why}"
+
+
+def gb(nbytes: float) -> str:
+    """Bytes for people, in units of 10⁹."""
+    digits = 0 if nbytes >= 99.5e9 else 1 if nbytes >= 0.95e9 else 2
+    return f"{nbytes / 1e9:.{digits}f} GB"

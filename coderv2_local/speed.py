@@ -1,0 +1,145 @@
+"""The speed to expect of a placement, from what a token reads and computes and how fast this machine does both.
+
+A token passes every dense tensor and the experts chosen for it. In main memory the time is that of ggml's own matrix
+products, measured on this machine for the file's types; on a GPU it is bytes over an assumed bandwidth; what is not in
+memory is bytes over the disk's measured speed. docs/hardware.md says how far the answers are off.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from coderv2_local.layout import layers_on_gpu
+from coderv2_local.memory_classes import ModelMemory, Weights, weights_in
+from coderv2_local.placement import Placement
+from quant.block_types import block_type
+from quant.ggml_cpu import multiply_rate
+
+DECODE_SHARE = 0.6
+"""Of the speed of one large product, what a whole token reaches: its products are small, and threads wait between."""
+PROMPT_SHARE = 0.7
+"""The same for a batch of a prompt."""
+SECONDS_A_LAYER = 120e-6
+"""Of a token: norms, attention over a short context, waiting. What a very small model's speed consists of."""
+PROMPT_TOKENS = 48
+"""Tokens that share an expert in a batch of 512: in Lite, 512 · 6 of 64."""
+LARGE_MATRIX, SMALL_MATRIX = 96 << 20, 2 << 20
+"""Bytes: more than the processor's caches hold, so that memory is measured; less, so that arithmetic is."""
+GPU_BANDWIDTH = 300e9 * 0.5
+"""Bytes a second: a mid-range GPU's memory, half of it reached. Assumed, not measured."""
+GPU_ARITHMETIC = 10e12
+"""Weights a second in a batch. Assumed, not measured."""
+BUS = 12e9
+"""Bytes a second from main memory to a GPU: a batch's experts are copied there. Assumed, not measured."""
+FAULTS_SHARE = 0.1
+"""Of the disk's speed, what page faults reach, one read at a time."""
+IGNORED_SHARE = 0.02
+"""Types that hold less than this share of what a token reads are not measured."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a machine is.
+
+    Attributes:
+        decode: weights a second of one token, by type, all threads together.
+        prompt: the same in a batch, each weight counted for each token.
+        disk: bytes a second, several reads in flight; None where it was not measured.
+    """
+
+    decode: Mapping[str, float]
+    prompt: Mapping[str, float]
+    disk: float | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second, and why.
+
+    Attributes:
+        prompt: of a prompt's evaluation; None where the disk's share is not known.
+        decode: of an answer; likewise.
+        reasons: what the time goes into.
+    """
+
+    prompt: float | None
+    decode: float | None
+    reasons: tuple[str, ...]
+
+
+def measure_rates(types: Collection[str], threads: int, disk: float | None) -> Rates:
+    """Measure ggml's products of some types here, about 0.05 s each.
+
+    Args:
+        types: names of block types.
+        threads: that will work.
+        disk: bytes a second, from `disk_speed`.
+
+    Raises:
+        GgmlError: ggml's CPU library cannot be used.
+    """
+    decode = {t: multiply_rate(block_type(t), 1, threads, nbytes=LARGE_MATRIX, seconds=0.02) for t in types}
+    prompt = {t: multiply_rate(block_type(t), PROMPT_TOKENS, threads, nbytes=SMALL_MATRIX, seconds=0.01) for t in types}
+    return Rates(decode, prompt, disk)
+
+
+def types_of(model: ModelMemory) -> set[str]:
+    """The types that make up what a token reads, those of a small share left out."""
+    read: dict[str, float] = {}
+    for w in model.weights:
+        read[w.type] = read.get(w.type, 0) + bytes_a_token(model, w)
+    whole = sum(read.values())
+    return {t for t, n in read.items() if n >= IGNORED_SHARE * whole}
+
+
+def bytes_a_token(model: ModelMemory, w: Weights) -> float:
+    """Bytes of some weights that one token reads: of the experts those it is sent to, of the embedding one row."""
+    c = model.config
+    if w.kind == "experts":
+        return w.nbytes * c.n_experts_per_token / c.n_routed_experts
+    return w.nbytes / c.vocab_size if w.kind == "embedding" else w.nbytes
+
+
+def expected_speed(model: ModelMemory, placement: Placement, rates: Rates) -> Speed:
+    """The speed to expect in a short context; attention over many thousands of tokens takes more."""
+    options, layout, c = placement.options, placement.layout, model.config
+    gpu_layers = set(layers_on_gpu(model, options.n_gpu_layers))
+    decode = prompt = gpu_bytes = gpu_weights = cpu_bytes = 0.0
+    for w in model.weights:
+        read = bytes_a_token(model, w)
+        on_gpu = options.n_gpu_layers if w.kind == "output" else w.layer in gpu_layers
+        if on_gpu and not (w.kind == "experts" and w.layer in options.cpu_expert_layers):
+            gpu_bytes += read
+            gpu_weights += weights_in(read, w.type) * (w.kind != "output")
+        elif w.type in rates.decode:
+            cpu_bytes += read
+            n = weights_in(read, w.type)
+            decode += n / rates.decode[w.type] / DECODE_SHARE
+            if on_gpu:  # a batch's experts go over the bus, all of them for each batch
+                prompt += w.nbytes / BUS / (options.n_ubatch or options.n_batch)
+                gpu_weights += n
+            elif w.kind != "output":  # only a prompt's last token has logits
+                prompt += n / rates.prompt[w.type] / PROMPT_SHARE
+    overhead = c.n_layers * SECONDS_A_LAYER
+    decode += overhead + gpu_bytes / GPU_BANDWIDTH
+    prompt += gpu_weights / GPU_ARITHMETIC + overhead / PROMPT_TOKENS
+    reasons = [f"a token reads {(cpu_bytes + gpu_bytes) / 1e9:.2f} GB"]
+    if gpu_bytes:
+        reasons.append(f"{gpu_bytes / 1e9:.2f} GB of them on the GPU, whose speed is assumed, not measured")
+    if cpu_bytes:
+        reasons.append(f"ggml's products take {cpu_bytes / 1e9 / (decode or 1):.3g} GB a second here, all in all")
+    if layout.uncached:
+        if not rates.disk:
+            return Speed(None, None, (*reasons, "experts come from a disk whose speed is not known"))
+        disk = rates.disk * (1 if options.stream_experts else FAULTS_SHARE)
+        missing = layout.uncached / max(1, layout.experts)
+        used = sum(bytes_a_token(model, w) for w in model.weights if w.kind == "experts" and _from_memory(w, placement))
+        decode += missing * used / disk
+        prompt += layout.uncached / disk / (options.n_ubatch or options.n_batch)
+        reasons.append(f"{missing * used / 1e9:.2f} GB of them from a disk that reads {disk / 1e9:.2g} GB a second")
+    return Speed(1 / prompt, 1 / decode, tuple(reasons))
+
+
+def _from_memory(w: Weights, placement: Placement) -> bool:
+    options = placement.options
+    n_layers = options.n_gpu_layers
+    return w.layer in options.cpu_expert_layers or not n_layers
