@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 from coderv2_local.engine import ContextFull, Engine, shared_prefix
 from coderv2_local.kept_states import KeptStates
 from coderv2_local.load_options import DEFAULTS, LoadOptions
+from coderv2_local.load_wishes import LoadWishes
+from coderv2_local.placement import load_options_for
 from coderv2_local.prefix_states import PrefixStates
 from coderv2_local.prompt import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
 from coderv2_local.routing import install_taps
@@ -141,7 +143,7 @@ class LocalBackend:
 
     Args:
         path: a GGUF of this family.
-        options: how it is put on this machine.
+        options: how it is put on this machine; wishes leave the rest of that to placement.
         exact_routing: choose experts as the model was trained to, where llama.cpp does not; False only to compare.
         name: to show; None takes the file's.
         states: where :meth:`save_state` keeps what is evaluated; None for nowhere.
@@ -150,12 +152,13 @@ class LocalBackend:
     Raises:
         InputError: the file cannot be used.
         EngineError: llama.cpp refused it.
+        PlacementError: it does not fit this machine.
     """
 
     def __init__(
         self,
         path: Path,
-        options: LoadOptions = DEFAULTS,
+        options: LoadOptions | LoadWishes = DEFAULTS,
         *,
         exact_routing: bool = True,
         name: str | None = None,
@@ -163,6 +166,8 @@ class LocalBackend:
         kept: KeptStates | None = None,
     ) -> None:
         header = read_header(path)
+        if isinstance(options, LoadWishes):
+            options = load_options_for(path, options, header=header).options
         taps = install_taps(header.metadata) if exact_routing else []
         self.engine = Engine(path, options, taps=taps, header=header)
         self.name = name or path.name
