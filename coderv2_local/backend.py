@@ -242,12 +242,12 @@ class LocalBackend:
         Raises:
             StateError: it could not be written.
         """
-        if self._states:
+        if self._states is not None:
             self._states.save(self.engine, name)
 
     def restore_state(self, name: str) -> str | None:
         """Bring back what was kept. Returns a notice where something was there but could not be used."""
-        return self._states.restore(self.engine, name) if self._states else None
+        return self._states.restore(self.engine, name) if self._states is not None else None
 
     def _generate(
         self, prompt: list[int], options: SamplingOptions, max_tokens: int, on_progress: Progress | None
@@ -295,7 +295,7 @@ class LocalBackend:
     ) -> Generator[bytes, None, None]:
         """The bytes of each generated id; counts and times on the way."""
         began = time.perf_counter()
-        if self._kept:
+        if self._kept is not None:
             self._kept.switch(self.engine, prompt)
         generation.reused_tokens = min(shared_prefix(self.engine.tokens, prompt), len(prompt) - 1)
         first = None

@@ -49,7 +49,7 @@ class KeptStates:
         return self._states[i] if length else None
 
     def keep(self, engine: Engine) -> None:
-        """Copy what `engine` holds, in the place of copies of its beginnings. One that goes further makes it needless."""
+        """Copy what `engine` holds, in place of copies of its beginnings. One that goes further makes it needless."""
         tokens = list(engine.tokens)
         for state in self._states:
             if shared_prefix(state.tokens, tokens) == len(tokens):
