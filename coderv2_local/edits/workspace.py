@@ -88,6 +88,8 @@ class Workspace:
             EditRefused: a link or a file is in the way.
         """
         *parents, name = path.split("/")
+        if not {"", ".", ".."}.isdisjoint([*parents, name]):
+            raise EditRefused(f"{path!r} is not a path in the workspace", path=path)
         try:
             folder = Folder(self.root)
         except OSError as error:
