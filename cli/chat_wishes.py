@@ -7,7 +7,7 @@ from pathlib import Path
 from coderv2_local.attachments import Attachment, attach, expand
 from coderv2_local.backend import Backend
 from coderv2_local.conversation import Conversation
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.load_wishes import LoadWishes
 from coderv2_local.models import Model, find_model
 from coderv2_local.open_model import open_model
 from coderv2_local.preferences import Preferences
@@ -39,8 +39,8 @@ class Wishes:
 
     def load(self, model: Model) -> Backend:
         """The model, ready to answer. Raises CoderError."""
-        options = LoadOptions(n_ctx=self.context or self.settings.get("chat.context", 0), n_threads=self.threads)
-        return open_model(model, options, exact_routing=self.exact_routing)
+        wishes = LoadWishes(n_ctx=self.context or self.settings.get("chat.context", 0) or None, n_threads=self.threads)
+        return open_model(model, wishes, exact_routing=self.exact_routing)
 
     def sampling(self, model: Model) -> SamplingOptions:
         """Sampling options for a model. Raises InputError for impossible values."""

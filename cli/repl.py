@@ -85,17 +85,21 @@ class Repl:
                     continue
                 except EOFError:
                     return
-                self._state.settle()
-                if line.startswith("/") and not line.startswith("//"):
-                    obey(self, line)
-                elif line:
-                    self.ask(line.removeprefix("/") if line.startswith("//") else line)
+                try:
+                    self._take(line)
+                except KeyboardInterrupt:  # between an answer and the next prompt, or in a command
+                    self.note("stopped")
         finally:
             self.close()
 
-    def ask(self, question: str) -> None:
-        """Ask, stream the answer, keep it."""
-        self.take_turn(lambda progress: self.conversation.ask(question, progress))
+    def _take(self, line: str) -> None:
+        """Do what a line says: a command, or a question; two slashes begin a question with one."""
+        self._settle()
+        if line.startswith("/") and not line.startswith("//"):
+            obey(self, line)
+        elif line:
+            question = line.removeprefix("/") if line.startswith("//") else line
+            self.take_turn(lambda progress: self.conversation.ask(question, progress))
 
     def take_turn(self, begin: "Callable[[Callable[[int, int], None]], Asked]") -> None:
         """Stream an answer to the screen and keep it, also when Ctrl-C cuts it."""
@@ -154,7 +158,7 @@ class Repl:
     def use_session(self, session: Session, events: "list[Event]") -> None:
         """Go on with another session."""
         self._save_state(always=True)
-        self._state.settle()
+        self._settle()
         self.session.close()
         self.session = session
         self.take_up(events)
@@ -205,7 +209,7 @@ class Repl:
     def close(self) -> None:
         """Save what is not saved yet."""
         self._save_state(always=True)
-        self._state.settle()
+        self._settle()
         self.session.close()
         self.conversation.close()
 
@@ -214,6 +218,10 @@ class Repl:
             self.session.write(event)
         except CoderError as error:
             self.show_error(error)
+
+    def _settle(self) -> None:
+        if trouble := self._state.settle():
+            self.show_error(trouble)
 
     def _save_state(self, *, always: bool = False) -> None:
         self._state.save(self.conversation.backend, self.session.name, self.last, always=always)

@@ -1,15 +1,23 @@
 """A model's name → a backend that answers."""
 
 from coderv2_local.backend import Backend, LocalBackend
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.home import home
+from coderv2_local.load_wishes import NO_WISHES, LoadWishes
 from coderv2_local.models import Model
+from coderv2_local.prefix_states import PrefixStates
 
 
-def open_model(model: Model, options: LoadOptions, *, exact_routing: bool = True) -> Backend:
-    """Load a file, or reach a server.
+def open_model(model: Model, wishes: LoadWishes = NO_WISHES, *, exact_routing: bool = True) -> Backend:
+    """Load a file, placed on this machine as it suits both, or reach a server.
 
     Raises:
         CoderError: what loading or reaching it raises.
     """
-    assert model.path
-    return LocalBackend(model.path, options, exact_routing=exact_routing, name=model.name)
+    if model.path is None:
+        from coderv2_local import remote
+
+        server = model.server or {}
+        address = model.address + (f"#{server['model']}" if "model" in server and "#" not in model.address else "")
+        return remote.open(address, server.get("key_variable"))
+    states = PrefixStates(home() / "states")
+    return LocalBackend(model.path, wishes, exact_routing=exact_routing, name=model.name, states=states)

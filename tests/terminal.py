@@ -1,0 +1,120 @@
+"""The real program in a pseudo-terminal, and its screen as a terminal shows it."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pexpect
+import pyte
+from conftest import ROOT
+
+SECONDS = 60
+
+
+class Terminal:
+    """`coder …` on a screen of fixed size.
+
+    Args:
+        cwd: the folder it runs in.
+        home: its CODER_HOME.
+    """
+
+    def __init__(self, *arguments: str, cwd: Path, home: Path, columns: int = 80, rows: int = 30, **environment: str):
+        variables = dict(
+            os.environ,
+            TERM="xterm-256color",
+            COLUMNS="",
+            LINES="",
+            PYTHONPATH=str(ROOT),
+            CODER_HOME=str(home),
+            HF_HUB_OFFLINE="1",
+        )
+        variables.update(environment)
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            if not environment.get(name):
+                variables.pop(name, None)
+        self.child = pexpect.spawn(
+            sys.executable,
+            ["-m", "cli", *arguments],
+            cwd=str(cwd),
+            env=variables,
+            encoding="utf-8",
+            codec_errors="replace",
+            timeout=SECONDS,
+            dimensions=(rows, columns),
+        )
+        self._screen = pyte.HistoryScreen(columns, rows, history=10_000, ratio=0.5)
+        self._screen.write_process_input = self.child.send  # where the program asks for the cursor's place
+        self._stream = pyte.Stream(self._screen)
+        self.raw = ""
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.child.close(force=True)
+
+    def pump(self, seconds: float = 0.05) -> None:
+        """Take what the program has written."""
+        try:
+            data = self.child.read_nonblocking(1 << 16, timeout=seconds)
+        except (pexpect.TIMEOUT, pexpect.EOF):
+            return
+        self.raw += data
+        self._stream.feed(data)
+
+    def lines(self) -> list[str]:
+        """Everything on the screen and scrolled off it, right ends stripped."""
+        gone = ["".join(row[x].data for x in range(self._screen.columns)).rstrip() for row in self._screen.history.top]
+        return gone + [line.rstrip() for line in self._screen.display]
+
+    def text(self) -> str:
+        return "\n".join(self.lines())
+
+    def until(self, wanted: str | Callable[[str], bool], seconds: float = SECONDS) -> str:
+        """Wait until the screen has `wanted`. Returns the screen's text."""
+        is_there = (lambda text: wanted in text) if isinstance(wanted, str) else wanted
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.pump()
+            if is_there(self.text()):
+                return self.text()
+            if not self.child.isalive():
+                self.pump()
+                break
+        text = self.text()
+        assert is_there(text), f"{wanted!r} did not come:\n{text}"
+        return text
+
+    def ready(self) -> str:
+        """Wait until the program takes keys: the last line that is not the status line is the prompt alone."""
+
+        def at_prompt(text: str) -> bool:
+            shown = [line for line in self._screen.display if line.strip()]
+            return len(shown) >= 2 and shown[-2].strip() == ">" and "tokens" in shown[-1]
+
+        return self.until(at_prompt)
+
+    def say(self, text: str) -> str:
+        """Type a line, send it, and wait for the next prompt. Returns what the screen shows then."""
+        self.ready()
+        self.child.send(text + "\r")
+        self.until(lambda shown: not self._at_rest())
+        return self.ready()
+
+    def _at_rest(self) -> bool:
+        shown = [line for line in self._screen.display if line.strip()]
+        return bool(shown) and len(shown) >= 2 and shown[-2].strip() == ">"
+
+    def send(self, text: str) -> None:
+        self.child.send(text)
+
+    def wait(self) -> int:
+        """Wait for the end. Returns the exit status."""
+        while self.child.isalive():
+            self.pump()
+        self.pump()
+        self.child.close()
+        return int(self.child.exitstatus if self.child.exitstatus is not None else -self.child.signalstatus)
