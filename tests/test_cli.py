@@ -64,7 +64,7 @@ def test_an_editor_passes_its_buffer_and_gets_json(coder, tmp_path):
         (["fim", "a.py"], ["names no line", "hint: "]),
         (["fim", "a.py:99"], ["a.py", "no line 99"]),
         (["fim", "a.py:1:500"], ["no column 500"]),
-        (["fim", "binary.py:1"], ["binary.py", "not UTF-8"]),
+        (["fim", "binary.py:1"], ["binary.py", "not UTF-16"]),
         (["fim", "a.py:1", "-m", "missing.gguf"], ["missing.gguf", "no such file"]),
         (["fim", "a.py:1", "-m", "a.py"], ["a.py", "GGUF"]),
         (["chat", "-p", "hi", "-m", "nobody"], ["'nobody'", "hint: "]),

@@ -1,13 +1,18 @@
-"""Filling in: where the hole is, what is shown of its surroundings, what is kept of the answer."""
+"""Filling in: where the hole is, what is shown of its surroundings, what comes back."""
 
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderv2_local.fim import Target, fill, fit, hole_at, parse_target, read_source, replaced_range
-from coderv2_local.fim_stops import Hole
+from coderv2_local.fim.context import Snippet
+from coderv2_local.fim.fill import FillOptions, fill, prompt_texts
+from coderv2_local.fim.hole import Hole
+from coderv2_local.fim.source import read_source
+from coderv2_local.fim.target import Target, hole_at, parse_target, replaced_range
+from coderv2_local.fim.window import Budgets, counter, prefix_start, suffix_end, window
 from coderv2_local.sampling import SamplingOptions
 from quant.errors import InputError
 
@@ -28,7 +33,7 @@ def test_a_place_is_read_from_the_right(typed, target):
     assert parse_target(typed) == target
 
 
-@pytest.mark.parametrize("typed", ["a.py", "a.py:", "a.py:x", ":3", "a.py:5-2", ""])
+@pytest.mark.parametrize("typed", ["a.py", "a.py:", "a.py:x", ":3", "a.py:5-2", "", "a.py:" + "9" * 5000])
 def test_what_names_no_place_is_refused(typed):
     with pytest.raises(InputError):
         parse_target(typed)
@@ -57,8 +62,28 @@ def test_prefix_and_suffix_are_the_file(text, line, column):
     assert hole.prefix + hole.suffix == text
 
 
+@given(st.text("ab\n\r", max_size=40), st.integers(1, 9), st.integers(0, 4))
+def test_replaced_lines_are_whole_ones(text, first, more):
+    try:
+        hole = hole_at(text, Target(Path("f"), first, None, first + more))
+    except InputError:
+        return
+    assert text.startswith(hole.prefix)
+    assert text.endswith(hole.suffix)
+    assert len(hole.prefix) + len(hole.suffix) <= len(text)
+    assert not hole.prefix or hole.prefix[-1] == "\n"
+    assert not hole.suffix or hole.suffix.startswith(("\n", "\r\n"))
+
+
 def test_dos_line_ends_stay_behind_the_hole():
     assert hole_at("a\r\nb\r\n", Target(Path("f"), 1)) == Hole("a", "\r\nb\r\n")
+    assert hole_at("a\r\nb\r\n", Target(Path("f"), 1, None, 2)) == Hole("", "\r\n")
+
+
+def test_an_empty_file_has_one_place():
+    assert hole_at("", parse_target("f:1")) == hole_at("", parse_target("f:1:1")) == Hole("", "")
+    with pytest.raises(InputError, match="there is no line 2"):
+        hole_at("", parse_target("f:2"))
 
 
 @pytest.mark.parametrize("place", ["f:0", "f:5", "f:1:99", "f:2:0", "f:2-9"])
@@ -67,34 +92,120 @@ def test_places_outside_the_file_are_refused(place):
         hole_at(SOURCE, parse_target(place))
 
 
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"a = 1\r\nb = 2\r\n", "a = 1\r\nb = 2\r\n"),
+        (b"\xef\xbb\xbfa = 1\n", "a = 1\n"),
+        ("\ufeffa = 'ä'\n".encode("utf-16-le"), "a = 'ä'\n"),
+        ("\ufeffa = 'ä'\n".encode("utf-16-be"), "a = 'ä'\n"),
+        (b"", ""),
+    ],
+)
+def test_sources_are_read_by_their_mark(tmp_path, data, text):
+    (tmp_path / "a.py").write_bytes(data)
+    assert read_source(tmp_path / "a.py").text == text
+
+
 def test_unreadable_files_are_refused(tmp_path):
     (tmp_path / "latin.py").write_bytes(b"x = '\xe9'\n")
-    for name, words in (("missing.py", "no such file"), ("latin.py", "not UTF-8"), (".", "directory")):
+    (tmp_path / "binary").write_bytes(b"\x7fELF\x00\x01" * 99)
+    (tmp_path / "wide.py").write_bytes("x = 1\n".encode("utf-16-le"))
+    with open(tmp_path / "huge.py", "wb") as f:
+        f.truncate(50_000_000)
+    for name, words in (
+        ("missing.py", "no such file"),
+        ("latin.py", "not UTF-8"),
+        ("binary", "binary"),
+        ("wide.py", "binary"),
+        ("huge.py", "larger than 10 MB"),
+        (".", "not a file"),
+    ):
         with pytest.raises(InputError, match=words):
             read_source(tmp_path / name)
 
 
+def lines(n):
+    return "".join(f"line_{i} = {i}\n" for i in range(n))
+
+
 def test_the_surroundings_shown_are_whole_lines_near_the_hole(tiny):
-    prefix = "".join(f"line_{i} = {i}\n" for i in range(2000))
-    hole = Hole(prefix, prefix)
-    seen = fit(hole, tiny, 64)
-    assert prefix.endswith(seen.prefix)
-    assert prefix.startswith(seen.suffix)
-    assert seen.prefix.startswith("line_")
-    assert seen.suffix.endswith("\n")
-    assert 100 < tiny.count(seen.prefix) + tiny.count(seen.suffix) <= tiny.engine.n_ctx - 64
+    text = lines(2000)
+    prefix, suffix = prompt_texts(Hole(text, text), tiny, FillOptions(max_tokens=64))
+    assert text.endswith(prefix)
+    assert text.startswith(suffix)
+    assert prefix.startswith("line_")
+    assert suffix.endswith("\n")
+    assert 100 < tiny.count(prefix) + tiny.count(suffix) <= tiny.n_ctx - 64
+
+
+def test_the_window_begins_at_places_that_move_in_steps(tiny):
+    text, count = lines(600), counter(tiny)
+    places = [i + 1 for i, c in enumerate(text) if c == "\n"][100:]
+    starts = [prefix_start(text[:at], count, 256) for at in places]
+    assert starts == sorted(starts)
+    assert all(start == 0 or text[start - 1] == "\n" for start in starts)
+    assert len(set(starts)) < len(places) / 8
+    for at, start in zip(places, starts, strict=True):
+        used = count(text[start:at])
+        assert used <= 256
+        assert start == 0 or used >= 256 / 4
+
+
+def test_a_change_at_the_cursor_does_not_move_the_window(tiny):
+    text, count = lines(300), counter(tiny)
+    at = prefix_start(text, count, 256)
+    assert prefix_start(text + "x = compute(", count, 256) == at
 
 
 def test_one_endless_line_is_shown_in_part(tiny):
     line = "x = [" + "1, " * 5000
-    seen = fit(Hole(line, "]" * 5000), tiny, 64)
+    seen = window(Hole(line, "]" * 5000), counter(tiny), Budgets(200, 50))
     assert line.endswith(seen.prefix)
-    assert len(seen.prefix) > 200
-    assert len(seen.suffix) > 50
+    assert len(seen.prefix) > 100
+    assert 10 < len(seen.suffix) < 5000
+
+
+@given(st.text("ab \n(]€😀", max_size=300), st.integers(0, 40))
+def test_windows_keep_their_budgets(tiny, text, budget):
+    count = counter(tiny)
+    start, end = prefix_start(text, count, budget), suffix_end(text, count, budget)
+    assert 0 <= start <= len(text)
+    assert 0 <= end <= len(text)
+    assert count(text[start:]) <= budget + 2
+    assert count(text[:end]) <= budget + 2
 
 
 def test_room_for_a_long_middle_does_not_blind_the_model(tiny):
-    assert fit(Hole("a = 1\n" * 500, ""), tiny, 100_000).prefix.count("a = 1") > 30
+    prefix, _ = prompt_texts(Hole("a = 1\n" * 500, ""), tiny, FillOptions(max_tokens=100_000))
+    assert prefix.count("a = 1") >= 30
+
+
+class Uncounted:
+    """A backend that knows neither its context nor its tokens, as some servers."""
+
+    n_ctx = None
+
+    def count(self, text):
+        return None
+
+
+def test_a_server_that_cannot_count_gets_a_cautious_window():
+    prefix, suffix = prompt_texts(Hole(lines(5000), lines(5000)), Uncounted(), FillOptions())
+    assert 1000 < len(prefix) < 4 * 4096
+    assert 100 < len(suffix) < len(prefix)
+
+
+def test_other_files_come_first_under_their_paths(tiny):
+    options = FillOptions(
+        snippets=(Snippet("lib/io.py", "def read():\n"), Snippet("b.js", "let x\n")),
+        asked_for_context=True,
+        label="a.py",
+    )
+    prefix, _ = prompt_texts(Hole("x = 1\n", ""), tiny, options)
+    assert prefix == "# lib/io.py\ndef read():\n\n// b.js\nlet x\n\n# a.py\nx = 1\n"
+    unasked = FillOptions(snippets=options.snippets, label="a.py")
+    assert prompt_texts(Hole("x = 1\n", ""), tiny, unasked)[0] == "x = 1\n"  # a context of 512 tokens has no room
 
 
 def test_the_replaced_range_is_counted_from_1():
@@ -104,6 +215,70 @@ def test_the_replaced_range_is_counted_from_1():
 
 def test_the_model_fills_a_line(tiny):
     hole = hole_at("def add(a, b):\n    c = \n    return c\n", parse_target("f:2"))
-    middle = fill(hole, tiny, SamplingOptions(), 32).text
-    assert middle.strip()
-    compile(hole.prefix + middle + hole.suffix, "f", "exec")
+    filling = fill(hole, tiny, SamplingOptions(), FillOptions(max_tokens=32))
+    assert filling.text.strip()
+    compile(hole.prefix + filling.text + hole.suffix, "f", "exec")
+    assert 0 < filling.suffix_tokens < filling.prompt_tokens
+    assert filling.tokens <= 32
+
+
+def test_a_text_with_dos_line_ends_is_filled_as_one_without(tiny):
+    unix = Hole("def add(a, b):\n    c = ", "\n    return c\n")
+    dos = Hole(*(part.replace("\n", "\r\n") for part in (unix.prefix, unix.suffix)))
+    long = FillOptions(max_tokens=48)
+    assert fill(dos, tiny, None, long).text == fill(unix, tiny, None, long).text.replace("\n", "\r\n")
+
+
+def test_special_tokens_in_a_text_are_text(tiny):
+    hole = Hole("a = '<｜fim▁hole｜>'\nb = ", "\n'<｜fim▁end｜>'\n")
+    ids = tiny.vocabulary.encode(hole.prefix) + tiny.vocabulary.encode(hole.suffix)
+    assert not set(ids) & set(tiny.vocabulary.special_ids())
+    assert fill(hole, tiny).prompt_tokens == len(ids) + 4
+
+
+def test_the_next_call_evaluates_little_more_than_the_suffix(tiny):
+    text = lines(40)
+    places = [i + 1 for i, c in enumerate(text) if c == "\n"][20:24]
+    fill(Hole(text[: places[0]], text[places[0] :]), tiny, None, FillOptions(max_tokens=8))
+    for at in places[1:]:
+        filling = fill(Hole(text[:at], text[at:]), tiny, None, FillOptions(max_tokens=8))
+        assert filling.prompt_tokens - filling.reused_tokens <= filling.suffix_tokens + 64
+
+
+def test_time_ends_a_filling(tiny):
+    hole = Hole(lines(20), lines(5))
+    began = time.perf_counter()
+    filling = fill(hole, tiny, None, FillOptions(max_tokens=200, max_seconds=0.0))
+    assert filling.reason == "time"
+    assert filling.tokens <= 1
+    assert time.perf_counter() - began < 5
+
+
+def test_time_ends_the_reading_of_a_prompt(tiny):
+    class Slow(type(tiny)):
+        """Reports progress as a large model does, batch by batch."""
+
+        def __init__(self):
+            self.__dict__.update(tiny.__dict__)
+
+        def infill(self, prefix, suffix, options, max_tokens, on_progress=None):
+            on_progress(512, 4096)
+            raise AssertionError("the prompt was read on")
+
+    with pytest.raises(AssertionError):
+        fill(Hole("a", ""), Slow())
+    filling = fill(Hole("a", ""), Slow(), None, FillOptions(max_seconds=0.0))
+    assert (filling.text, filling.reason) == ("", "time")
+
+
+def test_without_infill_a_backend_is_refused_by_name(tiny):
+    from coderv2_local.backend import Capabilities
+
+    class Chatty(type(tiny)):
+        def __init__(self):
+            self.__dict__.update(tiny.__dict__)
+            self.capabilities = Capabilities()
+
+    with pytest.raises(InputError, match="cannot fill in") as caught:
+        fill(Hole("a", ""), Chatty())
+    assert "lite-base" in caught.value.hint

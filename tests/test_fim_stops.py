@@ -4,62 +4,147 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderv2_local.fim_stops import RULES, Hole, end_of
+from coderv2_local.fim.fill import by_the_rules
+from coderv2_local.fim.hole import Hole
+from coderv2_local.fim.stops import RULES, Watch, end_of
+from coderv2_local.fim.trims import TRIMS
 
 IN_FUNCTION = Hole("def f(a):\n    ", "\n    return a\n")
+C_FUNCTION = Hole("int f(int a) {\n  ", "\n}\n")
+
+ENDS = [
+    ("line", Hole("f(", ")\n"), "a, b\nmore", "a, b"),
+    ("line", Hole("x = ", " + 1\n"), "a[\n0]", "a["),
+    ("repeats what follows", IN_FUNCTION, "a += 1\n    return a\n", "a += 1\n"),
+    ("repeats what follows", Hole("def f(a):\n", "\n    return a\n"), "    return a\n", ""),
+    ("repeats what follows", Hole("a\n", "\n\n# http://x.org\nb\n"), "c\n# http://x.org\n", "c\n"),
+    ("leaves the block", IN_FUNCTION, "a += 1\n\ndef g(b):\n", "a += 1\n\n"),
+    ("leaves the block", Hole("class A:\n    def f(self):\n        ", "\n"), "pass\n    def g(self):\n", "pass\n"),
+    ("leaves the block", Hole("def f():", "\n"), "\n    return 1\n\n\ndef g():\n", "\n    return 1\n\n\n"),
+    ("leaves the block", Hole("if a:", "\n"), "\n    b()\nelse:\n    c()\nd()\n", "\n    b()\nelse:\n    c()\n"),
+    ("leaves the block", IN_FUNCTION, "b = a\n\n# the next\n# one\nclass B:\n", "b = a\n\n"),
+    ("leaves the block", Hole("\tif a {\n\t\t", "\n"), "b()\n\tc()\n", "b()\n"),
+    ("runs away", IN_FUNCTION, "add(1)\n    add(1)\n    add(1)\n", "add(1)\n"),
+    ("runs away", IN_FUNCTION, "x()\n" + "    y(1)\n    z(2)\n" * 3, "x()\n    y(1)\n    z(2)\n"),
+    ("runs away", IN_FUNCTION, "f(" + "b, " * 30, "f(b, "),
+    ("runs away", IN_FUNCTION, "a = 1\n    f(" + "b, " * 30, "a = 1\n    f(b, "),
+    ("closed after the hole", Hole("f(", "\n)\n"), "a, b)\n", "a, b"),
+    ("closed after the hole", Hole("f(g(", ")\n"), "a))\n", "a)"),
+    ("closed after the hole", C_FUNCTION, "g(a);\n}\n", "g(a);\n"),
+    ("closed after the hole", C_FUNCTION, "if (a) {\n    g('}');\n  }\n}\n", "if (a) {\n    g('}');\n  }\n"),
+    ("brackets closed", Hole("int f(int a) {\n  ", ""), "g(a);\n}\n\nint h() {\n", "g(a);\n}"),
+    ("brackets closed", Hole("x = [\n    ", "\n\ny = 1\n"), "1,\n    2,\n]\nz = 2\n", "1,\n    2,\n]"),
+]
+
+GOES_ON = [
+    (Hole("f(", "\n"), "a,\n  b)"),
+    (Hole("f(", "  \nx"), "a,\n  b)"),
+    (IN_FUNCTION, "a += 1\n    return a + 1\n"),
+    (Hole("if (a) {\n  b();\n", "\n"), "  c();\n}"),
+    (Hole("x = [\n    ", "\n"), "1,\n    2,\n]"),
+    (Hole("def f():\n", "\n    return 1\n"), "    a = 1\n    b = 2\n"),
+    (Hole("def f():\n    if a:\n        b()\n", "\n    return\n"), "    c()\n"),
+    (Hole("{ {\n{{\n{", "\nb\n"), "c\n}\n}\n}\n"),
+    (Hole("f(", ")\n"), "a) + g(b"),
+    (IN_FUNCTION, "# " + "-" * 300),
+    (IN_FUNCTION, "a = 1\n# at the left edge\n    b = 2\n"),
+    (IN_FUNCTION, "a = 1\n#ifdef X\n    b = 2\n#endif\n"),
+    (Hole('print("(', '")\n'), "a) b) c)"),  # within a string nothing is known of brackets
+    (Hole("f(g(", ")\n"), "x)"),
+    (Hole("if (a) {", "\n}\n"), "\n  b();\n} else {\n  c();\n"),
+    (Hole("f(]\n", "\n}}\n"), "a)\n"),  # brackets that do not match say nothing
+]
 
 
-def kept(middle, hole, rule):
-    at = RULES[rule](middle, hole)
-    return middle if at is None else middle[:at]
+@pytest.mark.parametrize(("rule", "hole", "middle", "expected"), ENDS)
+def test_a_rule_ends_a_middle(rule, hole, middle, expected):
+    end = end_of(middle, hole)
+    assert end is not None
+    assert (middle[: end.at], end.rule) == (expected, rule)
+
+
+def test_every_rule_is_tested():
+    assert {rule for rule, *_ in ENDS} == set(RULES)
+    assert set(TRIMS) == {"repeated rest of the line", "blank end"}
+
+
+@pytest.mark.parametrize(("hole", "middle"), GOES_ON)
+def test_what_is_right_as_it_is_goes_on(hole, middle):
+    end = end_of(middle, hole)
+    assert end is None or end.at >= len(middle)
 
 
 @pytest.mark.parametrize(
-    ("rule", "hole", "middle", "expected"),
+    "middle",
     [
-        ("line", Hole("f(", ")\n"), "a, b)\nmore", "a, b)"),
-        ("line", Hole("f(", "\n"), "a,\n  b)", "a,\n  b)"),
-        ("line", Hole("f(", "  \nx"), "a,\n  b)", "a,\n  b)"),
-        ("repeats what follows", IN_FUNCTION, "a += 1\n    return a\n", "a += 1\n"),
-        ("repeats what follows", IN_FUNCTION, "a += 1\n    return a + 1\n", "a += 1\n    return a + 1\n"),
-        ("repeats what follows", Hole("if (a) {\n  b();\n", "\n}\n"), "  c();\n}\n", "  c();\n}\n"),
-        ("leaves the block", IN_FUNCTION, "a += 1\n\ndef g(b):\n", "a += 1\n\n"),
-        ("leaves the block", Hole("class A:\n    def f(self):\n        ", "\n"), "pass\n    def g(self):\n", "pass\n"),
-        ("leaves the block", Hole("x = [\n    ", "\n"), "1,\n    2,\n]\n", "1,\n    2,\n]\n"),
-        (
-            "leaves the block",
-            Hole("def f():\n", "\n    return 1\n"),
-            "    a = 1\n    b = 2\n",
-            "    a = 1\n    b = 2\n",
-        ),
-        ("leaves the block", Hole("def f():\n    if a:\n        b()\n", "\n    return\n"), "    c()\n", "    c()\n"),
-        ("runs away", IN_FUNCTION, "add(1)\nadd(1)\nadd(1)\n", "add(1)\n"),
-        ("runs away", IN_FUNCTION, "}\n}\n}\n", "}\n}\n}\n"),
-        ("runs away", IN_FUNCTION, "f(" + "b, " * 30, "f(b, "),
-        ("runs away", IN_FUNCTION, "# " + "-" * 300, "# " + "-" * 300),
+        "a = 'http://x.org'  # see // there\n    b = a",
+        "return 1  # done",
+        "x //= 2\n    y = 1",
+        "// a comment\n    f(); // another\n    /* and */ g()",
+        "# https://example.org/a/b?c=d#e\n    u = 'https://example.org'\n    -- x",
+        "s = '''\n    http://x // # '''",
     ],
 )
-def test_a_rule_ends_a_middle(rule, hole, middle, expected):
-    assert kept(middle, hole, rule) == expected
+@pytest.mark.parametrize("hole", [IN_FUNCTION, Hole("x = 1\n", "\ny = 2\n"), C_FUNCTION])
+def test_comments_and_urls_end_nothing(middle, hole):
+    assert end_of(middle + "\n", hole) is None
+    assert by_the_rules(middle, hole) == (middle, None)
 
 
 @pytest.mark.parametrize(
-    "middle", ["a = 'http://x.org'  # see // there\n    b = a", "return 1  # done", "x //= 2\n    y = 1"]
+    ("hole", "middle", "expected"),
+    [
+        (Hole("f(", ")\n"), "a, b)", "a, b"),
+        (Hole("f(g(", ")\n"), "x)", "x)"),
+        (Hole("x = f(", ");\n"), "a);", "a"),
+        (Hole('print("', '")\n'), 'hello")', "hello"),
+        (Hole('a = "', '"\n'), 'b"', "b"),
+        (Hole("a = b", ";\n"), " + c;", " + c"),
+        (Hole("def f(", ") -> int:\n"), "a) -> int:", "a"),
+        (Hole("a = b", " + 1\n"), " * 2 + 1", " * 2"),
+        (Hole("a = x", " + 1\n"), " + 11", " + 11"),
+        (Hole("a = [", "]\n"), "b[0]", "b[0]"),
+        (Hole("))) f(", ")\n"), "a)", "a"),  # brackets elsewhere do not match: the line decides
+        (Hole("a = 1", "\nb\n"), "  \n\n", ""),
+        (Hole("a = 1", "\nb\n"), " + 2  \n", " + 2"),
+        (Hole("a = 1\n", ""), "b = 2\n\n\n", "b = 2\n"),
+        (Hole("a = ", "  # why\n"), "1 ", "1 "),
+    ],
 )
-def test_comments_and_urls_end_nothing(middle):
-    assert end_of(middle + "\n", IN_FUNCTION) is None
+def test_what_is_taken_off_the_end(hole, middle, expected):
+    assert by_the_rules(middle, hole)[0] == expected
 
 
-@given(st.text("ab {}\n #", max_size=80), st.text("ab {}\n", max_size=20), st.text("ab {}\n", max_size=20))
-def test_an_end_lies_within_the_middle_and_stays_there_as_it_grows(middle, prefix, suffix):
+texts = st.text("ab {}()[]\n\t #'\"\\/:-", max_size=120)
+
+
+@given(texts, texts, texts, st.lists(st.integers(1, 7), max_size=60))
+def test_an_end_does_not_depend_on_how_the_text_is_cut(middle, prefix, suffix, sizes):
     hole = Hole(prefix, suffix)
-    found = end_of(middle, hole)
+    watch, at, end = Watch(hole), 0, None
+    for size in sizes:
+        if end is None:
+            end = watch.feed(middle[at : at + size])
+            at += size
+    end = end or watch.feed(middle[at:]) or watch.finish()
+    assert end == end_of(middle, hole)
+    assert end is None or 0 <= end.at <= len(middle)
+
+
+@given(texts, texts, texts)
+def test_an_end_stays_as_the_middle_grows(middle, prefix, suffix):
+    watch = Watch(Hole(prefix, suffix))
+    found = watch.feed(middle)
     if found:
-        assert 0 <= found[0] <= len(middle)
-        later = end_of(middle + "\nbbb", hole)
-        assert later
-        assert later[0] <= found[0]
+        longer = Watch(Hole(prefix, suffix))
+        assert longer.feed(middle + "\nbbb") == found
+
+
+@given(texts, texts, texts)
+def test_what_is_kept_is_the_beginning_of_what_was_written(middle, prefix, suffix):
+    assert middle.startswith(by_the_rules(middle, Hole(prefix, suffix))[0].rstrip())
 
 
 def test_the_rule_that_ends_first_wins():
-    assert end_of("a = 1\n    return a\nlast\n", IN_FUNCTION) == (6, "repeats what follows")
+    end = end_of("a = 1\n    return a\nlast\n", IN_FUNCTION)
+    assert (end.at, end.rule) == (6, "repeats what follows")

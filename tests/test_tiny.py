@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 
 from coderv2_local.conversation import Conversation
-from coderv2_local.fim import fill
-from coderv2_local.fim_stops import Hole
+from coderv2_local.fim.fill import FillOptions, fill
+from coderv2_local.fim.hole import Hole
 from coderv2_local.models import find_model
 from coderv2_local.sampling import SamplingOptions
 from converters.gguf_header import read_header
@@ -61,7 +61,7 @@ def test_a_blank_line_is_filled_by_one_that_compiles_more_often_than_not(tiny):
     compiled = 0
     for text in FUNCTIONS:
         before, after = text.split("@")
-        middle = fill(Hole(before, after), tiny, SamplingOptions(), 64).text
+        middle = fill(Hole(before, after), tiny, SamplingOptions(), FillOptions(max_tokens=64)).text
         try:
             ast.parse(before + middle + after)
         except SyntaxError:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from coderv2_local.backend import LocalBackend
 from coderv2_local.conversation import Conversation
-from coderv2_local.fim import fill
-from coderv2_local.fim_stops import Hole
+from coderv2_local.fim.fill import FillOptions, fill
+from coderv2_local.fim.hole import Hole
 from coderv2_local.models import find_model
 from coderv2_local.sampling import SamplingOptions
 
@@ -44,7 +44,7 @@ def fim_figures(backend: LocalBackend, texts: list[str], rng: random.Random, res
         end = start + len(line)
         if rest_of_line:
             start += rng.randint(len(line) - len(line.lstrip()) + 1, len(line) - 1)
-        middle = fill(Hole(text[:start], text[end:]), backend, GREEDY, 64).text
+        middle = fill(Hole(text[:start], text[end:]), backend, GREEDY, FillOptions(max_tokens=64)).text
         exact += middle.strip() == text[start:end].strip()
         compiled += bool(middle.strip()) and parses(text[:start] + middle + text[end:])
     return {"holes": len(texts), "exact match": exact / len(texts), "parses": compiled / len(texts)}

@@ -1,0 +1,54 @@
+"""The backend that a command fills in with: what is known of the model's training is said or refused first."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from quant.errors import InputError
+
+if TYPE_CHECKING:
+    from coderv2_local.backend import Backend
+    from coderv2_local.load_wishes import LoadWishes
+
+
+@contextmanager
+def infill_backend(
+    model: str | None,
+    load: "LoadWishes",
+    notify: Callable[[str], None],
+    *,
+    exact_routing: bool = True,
+    force: bool = False,
+) -> Iterator["Backend"]:
+    """A backend for infill: a server where `model` is an address, else the file that it means, in this process.
+
+    This is the one place where `coder fim` chooses: a server that runs the same model already belongs here.
+
+    Raises:
+        InputError: no such model, or one that was not trained to fill in, without `force`.
+    """
+    from coderv2_local.models import find_model
+    from coderv2_local.open_model import open_model
+    from converters.gguf_header import read_header
+
+    chosen = find_model(model, role="fim")
+    if chosen.path:
+        # before a large file is loaded
+        _judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
+    backend = open_model(chosen, load, exact_routing=exact_routing)
+    try:
+        if not chosen.path:
+            _judge(backend.name, None, notify, force=force)
+        yield backend
+    finally:
+        backend.close()
+
+
+def _judge(name: str, metadata: Mapping[str, object] | None, notify: Callable[[str], None], *, force: bool) -> None:
+    from coderv2_local.fim.trained import USE_INSTEAD, fim_training
+
+    training = fim_training(name, metadata)
+    if training.refusal and not force:
+        raise InputError(training.refusal, hint=USE_INSTEAD)
+    if said := training.refusal or training.notice:
+        notify(said)

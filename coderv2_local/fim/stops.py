@@ -1,0 +1,221 @@
+"""When a generated middle has said enough: one function a rule.
+
+A middle is read as it grows, each character once. After each line, and within a line at fixed places, the rules are
+asked whether the middle is over and where it ends; the first that says so decides, so the answer does not depend on
+how the text was cut into chunks. No rule looks for comments, URLs or ``//``: they may stand in any middle.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from coderv2_local.fim.brackets import CLOSES, Brackets, duty
+from coderv2_local.fim.hole import Hole
+
+MEANINGFUL = 3  # letters and digits a line must have before its repetition means anything: `}` repeats rightly
+REPEATED_BLOCK = 8  # lines that a block repeated over and over may have
+RUNAWAY_TIMES = 3  # repetitions of a block of lines
+LOOK_EVERY = 16  # characters of a line between two looks for a repeated piece
+PIECE_TIMES = 6  # repetitions of a short piece within a line …
+PIECE_CHARACTERS = 48  # … that together are at least this long
+LONGEST_PIECE = 40
+TAB_COLUMNS = 4
+COMMENT = re.compile(r"\s*(#|//|/\*|--|;)")
+CONTINUES = re.compile(r"\s*(else|elif|elsif|except|catch|finally|case|default|rescue|ensure|when|end|fi|done|esac)\b")
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a middle ends, as an index into it, and the name of the rule that ends it."""
+
+    at: int
+    rule: str
+
+
+@dataclass
+class Middle:
+    """A middle so far, line by line, and the hole it is for."""
+
+    hole: Hole
+    text: str = ""
+    lines: list[str] = field(default_factory=list)
+    """Those that have come to their end."""
+    starts: list[int] = field(default_factory=lambda: [0])
+    """Where each line starts, the unfinished last one too."""
+
+
+LineRule = Callable[[Middle], int | None]
+"""Asked after each line: where the middle should have ended, as an index into it."""
+
+
+def line_is_over(m: Middle) -> int | None:
+    """Where text follows the cursor on its line, the middle ends with that line."""
+    return len(m.lines[0]) if m.hole.is_within_line else None
+
+
+def repeats_what_follows(m: Middle) -> int | None:
+    """The middle goes on into the line that stands after the hole anyway."""
+    following = m.hole.following_line
+    if following is None or _letters(following) < MEANINGFUL:
+        return None
+    line = m.lines[-1] if len(m.lines) > 1 else m.hole.line_before + m.lines[-1]
+    return m.starts[-2] if line.rstrip() == following else None
+
+
+def leaves_the_block(m: Middle) -> int | None:
+    """A line is indented less than the block that the hole is in, and less than what follows the hole.
+
+    A line that begins with a closing bracket may be: it closes something opened further out. So may a comment, and a
+    line that goes on with the statement whose block the middle opened: ``else:``. Comments and blank lines just before
+    the line that leaves go with it.
+    """
+    line = m.lines[-1]
+    if len(m.lines) == 1 or not line.strip() or line.lstrip()[0] in ")]}" or COMMENT.match(line):
+        return None
+    least, opened = _block(m)
+    if m.hole.following_line is not None:
+        least = min(least, _indentation(m.hole.following_line))
+    if _indentation(line) >= least or (opened and CONTINUES.match(line) and _indentation(line) == _own(m)):
+        return None
+    n = len(m.lines) - 1
+    while n > 1 and COMMENT.match(m.lines[n - 1]) and _indentation(m.lines[n - 1]) < least:
+        n -= 1
+    return m.starts[n]
+
+
+def repeats_itself(m: Middle) -> int | None:
+    """The same line, or the same few lines, three times in a row: the first of them are kept."""
+    lines = m.lines[-REPEATED_BLOCK * RUNAWAY_TIMES :]
+    if len(lines) == len(m.lines):
+        lines = [m.hole.line_before + lines[0], *lines[1:]]
+    for n in range(1, len(lines) // RUNAWAY_TIMES + 1):
+        block = lines[-n:]
+        if sum(map(_letters, block)) >= MEANINGFUL and lines[-n * RUNAWAY_TIMES :] == block * RUNAWAY_TIMES:
+            return m.starts[len(m.lines) - n * (RUNAWAY_TIMES - 1)]
+    return None
+
+
+LINE_RULES: dict[str, LineRule] = {
+    "line": line_is_over,
+    "repeats what follows": repeats_what_follows,
+    "leaves the block": leaves_the_block,
+    "runs away": repeats_itself,
+}
+CLOSED_AFTER, BRACKETS_CLOSED, RUNS_AWAY = "closed after the hole", "brackets closed", "runs away"
+RULES = (*LINE_RULES, CLOSED_AFTER, BRACKETS_CLOSED)
+"""The names of all rules."""
+
+
+def repeated_piece(line: str) -> int | None:
+    """Where in `line` a short piece that it repeats to its end comes to its first end; None where it does not.
+
+    A ruler, one character repeated, is no such piece.
+    """
+    for size in range(2, LONGEST_PIECE + 1):
+        tail = line[-max(PIECE_CHARACTERS, size * PIECE_TIMES) :]
+        if len(tail) < max(PIECE_CHARACTERS, size * PIECE_TIMES):
+            return None
+        if tail[size:] == tail[:-size] and len(set(tail[:size])) > 1:
+            start = len(line) - len(tail)
+            while start and line[start - 1] == line[start - 1 + size]:
+                start -= 1
+            return start + size
+    return None
+
+
+class Watch:
+    """Reads a middle as it is generated, and says when it is over.
+
+    Args:
+        hole: as :meth:`Hole.near` gives it.
+    """
+
+    def __init__(self, hole: Hole) -> None:
+        self.middle = Middle(hole)
+        self._duty = duty(hole)
+        self._brackets = Brackets()
+        self._looked = 0  # how far the unfinished line has been searched for repeated pieces
+
+    def feed(self, chunk: str) -> End | None:
+        """Read more. Once it has answered, it is not to be asked again."""
+        m = self.middle
+        m.text += chunk
+        while (newline := m.text.find("\n", max(m.starts[-1], len(m.text) - len(chunk)))) >= 0:
+            if end := self._line(newline):
+                return end
+        return self._piece(len(m.text))
+
+    def finish(self) -> End | None:
+        """The model has ended: the last line is whole now, too."""
+        return self._line(len(self.middle.text))
+
+    def _piece(self, end: int) -> End | None:
+        """Look for a repeated piece in the line so far, up to `end`."""
+        m = self.middle
+        start = m.starts[-1]
+        while start + self._looked + LOOK_EVERY <= end:
+            self._looked += LOOK_EVERY
+            at = repeated_piece(m.text[start : start + self._looked])
+            if at is not None:
+                return End(start + at, RUNS_AWAY)
+        return None
+
+    def _line(self, newline: int) -> End | None:
+        """The line that ends at `newline` is whole."""
+        m = self.middle
+        if end := self._piece(newline):
+            return end
+        start = m.starts[-1]
+        m.lines.append(m.text[start:newline])
+        m.starts.append(min(newline + 1, len(m.text)))
+        self._looked = 0
+        ends = [End(at, name) for name, rule in LINE_RULES.items() if (at := rule(m)) is not None]
+        ends += self._bracket_ends(start, newline)
+        return min(ends, key=lambda end: end.at, default=None)
+
+    def _bracket_ends(self, start: int, newline: int) -> Iterator[End]:
+        if self._duty is None:
+            return
+        own, wanted = self._brackets, len(self._duty.to_close)
+        own.read(self.middle.text, start, min(newline + 1, len(self.middle.text)))
+        if too_many := own.unmatched[wanted:]:
+            if [CLOSES[bracket] for bracket, _ in too_many] == [bracket for bracket, _ in own.open]:
+                # `} else {`: what the line closes too much, it opens again
+                del own.unmatched[wanted:], own.open[:]
+            else:
+                yield End(too_many[0][1], CLOSED_AFTER)
+                return
+        if self._duty.is_block and len(own.unmatched) == wanted and not own.open:
+            yield End(newline, BRACKETS_CLOSED)
+
+
+def end_of(middle: str, hole: Hole) -> End | None:
+    """Where a whole middle should end by the rule that ends it first; None where it is right as it is."""
+    watch = Watch(hole.near())
+    return watch.feed(middle) or watch.finish()
+
+
+def _block(m: Middle) -> tuple[int, bool]:
+    """The indentation of the block that is being filled, and whether the middle has opened that block itself.
+
+    A hole after ``def f():`` opens one: its indentation is that of the first line that follows.
+    """
+    own = _own(m)
+    first = next((line for line in m.lines[1:] if line.strip()), None)
+    opener = (m.hole.line_before + m.lines[0]).rstrip()
+    if first is not None and opener[-1:] in (":", "{", "(", "[") and _indentation(first) > own:
+        return _indentation(first), True
+    return own, False
+
+
+def _own(m: Middle) -> int:
+    return _indentation(m.hole.line_before + m.lines[0])
+
+
+def _indentation(line: str) -> int:
+    """Columns of white space that a line begins with."""
+    return len(line[: len(line) - len(line.lstrip(" \t"))].expandtabs(TAB_COLUMNS))
+
+
+def _letters(line: str) -> int:
+    return sum(c.isalnum() for c in line)

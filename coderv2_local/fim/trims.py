@@ -1,0 +1,61 @@
+"""What is taken off a finished middle: each rule a function from the middle to what of it is kept.
+
+The text before and after the hole is never changed.
+"""
+
+from collections.abc import Callable
+
+from coderv2_local.fim.brackets import CLOSES, Brackets, duty
+from coderv2_local.fim.hole import Hole
+
+Trim = Callable[[str, Hole], str]
+
+
+def blank_end(middle: str, hole: Hole) -> str:
+    """Blanks at the end of a line, and line ends where one follows the hole anyway. At the end of a file one stays."""
+    if hole.is_within_line:
+        return middle
+    kept = middle.rstrip()
+    return kept + "\n" if kept and not hole.suffix and "\n" in middle[len(kept) :] else kept
+
+
+def repeated_rest(middle: str, hole: Hole) -> str:
+    """An end of the middle that is the same as the rest of the hole's line, and was written twice so.
+
+    Not every such end is: in ``f(g(|)`` the middle ``x)`` is right. For closing brackets the brackets around the hole
+    decide, for a quotation mark whether the middle has closed the string already.
+    """
+    kept = middle.rstrip()
+    rest = hole.line_after if kept.endswith(hole.line_after) else hole.line_after.strip()
+    if not rest or not kept.endswith(rest):
+        return middle
+    without, rest = kept[: -len(rest)], rest.strip()
+    if all(c in CLOSES for c in rest) and not _closes_too_much(without, rest, hole):
+        return middle
+    if rest in ("'", '"', "`") and (hole.line_before + without).count(rest) % 2 == 0:
+        return middle
+    return without
+
+
+def _closes_too_much(without: str, rest: str, hole: Hole) -> bool:
+    """Are brackets closed once too often, when both the middle and the rest of the line close them?"""
+    asked = duty(hole)
+    text = without + rest
+    if asked is None:  # brackets elsewhere do not match: the hole's own line has to decide
+        line = Brackets()
+        line.read(hole.line_before + text + rest)
+        return bool(line.unmatched)
+    own = Brackets()
+    own.read(text)
+    return len(own.unmatched) > len(asked.to_close)
+
+
+TRIMS: dict[str, Trim] = {"repeated rest of the line": repeated_rest, "blank end": blank_end}
+"""In the order in which they are applied."""
+
+
+def trimmed(middle: str, hole: Hole) -> str:
+    """The middle after all trims. `hole` is as :meth:`Hole.near <coderv2_local.fim.hole.Hole.near>` gives it."""
+    for trim in TRIMS.values():
+        middle = trim(middle, hole)
+    return middle
