@@ -11,6 +11,7 @@ from cli.convert import convert
 from cli.errors import show_error
 from cli.fim import fim
 from cli.inspect import inspect
+from cli.plan import plan
 from cli.sessions import sessions
 from cli.verify import verify
 from coderv2_local import __version__
@@ -29,6 +30,7 @@ app.command()(fim)
 app.command()(convert)
 app.command()(verify)
 app.command()(inspect)
+app.command()(plan)
 app.command()(sessions)
 app.command()(config)
 

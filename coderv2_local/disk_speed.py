@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 PIECE = 1 << 20
@@ -13,6 +14,13 @@ PIECE = 1 << 20
 READERS = 16
 SMALLEST = 256 << 20
 """Of smaller files too little would be read to measure anything."""
+
+
+def large_file(folders: Iterable[Path]) -> Path | None:
+    """The largest model or checkpoint file in some folders that is large enough to measure with."""
+    found = [p for folder in folders for ending in ("gguf", "safetensors") for p in folder.glob(f"*.{ending}")]
+    sizes = [(p.stat().st_size, p) for p in found if p.is_file()]
+    return max((pair for pair in sizes if pair[0] >= SMALLEST), default=(0, None))[1]
 
 
 def read_speed(path: Path, seconds: float = 0.4) -> float | None:

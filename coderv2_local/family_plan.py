@@ -1,0 +1,191 @@
+"""Which model, in which recipe, with which context: what each would take here, how fast it would be, and the best.
+
+A row is one answer to "what if". Rows are made from the published shapes or from a file's header; nothing is loaded.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from coderv2_local.load_options import DEFAULT_BATCH
+from coderv2_local.load_wishes import LoadWishes
+from coderv2_local.machine import Machine
+from coderv2_local.memory_classes import Kind, ModelMemory, memory_of_recipe
+from coderv2_local.placement import Placement, PlacementError, place
+from coderv2_local.placement_reasons import gb
+from coderv2_local.registry import KnownModel
+from coderv2_local.speed import Rates, Speed, expected_speed, types_of
+
+RECIPES = ("moe-4", "moe-8", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
+"""The recipes that are planned for a model; the others are for checking and converting."""
+OURS = ("moe-8", "moe-4")
+"""Those that are recommended, the finer first."""
+CONTEXTS = (16_384, 131_072)
+WEIGHTS: tuple[Kind, ...] = ("dense", "embedding", "output", "experts")
+SLOWEST = 3.0
+"""Tokens a second of an answer below which nobody waits for it."""
+FINE_ENOUGH = 10.0
+"""Tokens a second that must be left for a finer recipe to be worth its bytes."""
+LARGEST_FIRST = ("236b-0724", "236b", "236b-base", "lite", "lite-base")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that could be run.
+
+    Attributes:
+        model: its name, or a file's.
+        memory: its bytes.
+        recipe: "" for a file, which is what it is.
+        roles: which commands it suits.
+    """
+
+    model: str
+    memory: ModelMemory
+    recipe: str = ""
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate with a context, on a machine.
+
+    Attributes:
+        candidate: the model.
+        n_ctx: context in tokens.
+        classes: bytes by class: dense, embedding, output, experts, kv, compute, runtime.
+        placement: None where it does not fit.
+        refusal: why it does not.
+        speed: None where it does not fit or nothing was measured.
+    """
+
+    candidate: Candidate
+    n_ctx: int
+    classes: dict[str, int]
+    placement: Placement | None
+    refusal: str = ""
+    speed: Speed | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.candidate.model
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name, or ""."""
+        return self.candidate.recipe
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the weights, which is nearly the file's size."""
+        return sum(self.classes[k] for k in WEIGHTS)
+
+    @property
+    def where(self) -> str:
+        """Where it runs, in a word or two."""
+        if self.placement is None:
+            return "no"
+        if self.placement.layout.uncached:
+            return "from disk"
+        options = self.placement.options
+        if options.n_gpu_layers:
+            return "GPU + CPU" if self.placement.layout.experts else "GPU"
+        return "in memory"
+
+    @property
+    def decode(self) -> float | None:
+        """Tokens a second of an answer, where they are known."""
+        return self.speed.decode if self.speed else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        placed = self.placement
+        return {
+            "model": self.model,
+            "recipe": self.recipe or None,
+            "context": self.n_ctx,
+            "bytes": self.classes,
+            "where": self.where,
+            "options": asdict(placed.options) if placed else None,
+            "layout": asdict(placed.layout) if placed else None,
+            "reasons": list(placed.reasons) if placed else [],
+            "refusal": self.refusal or None,
+            "prompt_tokens_a_second": self.speed.prompt if self.speed else None,
+            "answer_tokens_a_second": self.speed.decode if self.speed else None,
+            "speed_reasons": list(self.speed.reasons) if self.speed else [],
+        }
+
+
+def candidates(models: Iterable[KnownModel], recipes: Sequence[str] = RECIPES) -> list[Candidate]:
+    """Every model in every recipe. Models of one shape share their numbers."""
+    models = list(models)
+    shapes = {m.config: m.shape() for m in models}
+    memories = {(config, r): memory_of_recipe(shape, r) for config, shape in shapes.items() for r in recipes}
+    return [Candidate(m.name, memories[m.config, r], r, m.roles) for m in models for r in recipes]
+
+
+def types_read(wanted: Iterable[Candidate]) -> list[str]:
+    """The block types whose speed decides theirs."""
+    return sorted({t for c in wanted for t in types_of(c.memory)})
+
+
+def plan_row(candidate: Candidate, machine: Machine, rates: Rates | None, n_ctx: int | None = None) -> Row:
+    """What a candidate comes to on a machine.
+
+    Args:
+        candidate: the model.
+        machine: where it would run.
+        rates: how fast that is; None leaves the speeds out.
+        n_ctx: context; None takes what placement chooses.
+
+    Raises:
+        InputError: a context longer than the model's.
+    """
+    memory, placement, refusal, speed = candidate.memory, None, "", None
+    try:
+        placement = place(memory, machine, LoadWishes(n_ctx=n_ctx), name=candidate.model)
+        if rates:
+            speed = expected_speed(memory, placement, rates)
+    except PlacementError as e:
+        refusal = e.message
+    context = placement.options.n_ctx if placement else n_ctx or min(CONTEXTS[0], memory.config.max_context)
+    n_ubatch = placement.options.n_ubatch if placement else None
+    classes: dict[str, int] = {kind: memory.nbytes(kind) for kind in WEIGHTS}
+    classes["kv"] = memory.kv_bytes(context)
+    classes["compute"] = memory.compute_bytes(context, n_ubatch or DEFAULT_BATCH)
+    classes["runtime"] = memory.runtime_bytes
+    return Row(candidate, context, classes, placement, refusal, speed)
+
+
+def best_first(rows: Iterable[Row]) -> list[Row]:
+    """Rows in the order in which one would choose."""
+    return sorted(rows, key=_rank)
+
+
+def best(rows: Iterable[Row], role: str = "chat") -> Row | None:
+    """The row to recommend for a role, or None where none would be used."""
+    fitting = [r for r in best_first(rows) if role in r.candidate.roles and r.recipe in OURS and r.placement]
+    return fitting[0] if fitting else None
+
+
+def _rank(r: Row) -> tuple[int, int, int, float]:
+    finer = OURS.index(r.recipe) if r.recipe in OURS else len(OURS)
+    size = LARGEST_FIRST.index(r.model) if r.model in LARGEST_FIRST else len(LARGEST_FIRST)
+    speed = r.decode if r.decode is not None else SLOWEST if r.where != "from disk" else 0.0
+    if r.placement is None:
+        return 4, -size, finer, 0.0
+    if speed >= (FINE_ENOUGH if r.recipe == OURS[0] else SLOWEST) and r.where != "from disk":
+        return 0, size, finer, -speed
+    if r.where != "from disk":
+        return 1, -size, -finer, -speed
+    return 2 if speed >= SLOWEST else 3, -size, -finer, -speed
+
+
+def sentence(r: Row) -> str:
+    """What the recommended row means, in a sentence."""
+    bits = {"moe-4": "4 bits", "moe-8": "8 bits"}.get(r.recipe, r.recipe)
+    places = {"in memory": "in memory", "GPU": "on the GPU", "GPU + CPU": "on GPU and processor together"}
+    how = places.get(r.where, "partly from disk")
+    pace = f", at about {r.decode:.2g} tokens a second" if r.decode else ""
+    return f"The best model for this machine is {r.model} at {bits}: {gb(r.file_bytes)}, {how}{pace}."
