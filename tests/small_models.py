@@ -133,7 +133,13 @@ def checkpoint_shapes(c: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def write_gguf(
-    checkpoint: Path, path: Path, *, split_mla: bool = True, group_keys: bool = True, matrices: str = "F32"
+    checkpoint: Path,
+    path: Path,
+    *,
+    split_mla: bool = True,
+    group_keys: bool = True,
+    fused_experts: bool = False,
+    matrices: str = "F32",
 ) -> Path:
     """Write the GGUF of a checkpoint; `matrices` is the type of all matrices but the router."""
     c, source = read_config(checkpoint), Checkpoint.open(checkpoint)
@@ -173,9 +179,14 @@ def write_gguf(
         else:
             names |= {f"mlp.shared_experts.{k}_proj": f"ffn_{k}_shexp" for k in ("gate", "up", "down")}
             names |= {"mlp.gate": "ffn_gate_inp"}
-            for k in ("gate", "up", "down"):
-                experts = [read(f"{theirs}mlp.experts.{e}.{k}_proj") for e in range(c.n_routed_experts)]
-                add(f"{ours}ffn_{k}_exps", np.stack(experts))
+            stacks = {
+                k: np.stack([read(f"{theirs}mlp.experts.{e}.{k}_proj") for e in range(c.n_routed_experts)])
+                for k in ("gate", "up", "down")
+            }
+            if fused_experts:
+                stacks["gate_up"] = np.concatenate([stacks.pop("gate"), stacks.pop("up")], axis=1)
+            for k, experts in stacks.items():
+                add(f"{ours}ffn_{k}_exps", experts)
         for a, b in names.items():
             add(ours + b, read(theirs + a))
         kv_b = read(theirs + "self_attn.kv_b_proj")
@@ -245,7 +256,7 @@ def _tokens(c: ModelConfig, checkpoint: Path) -> list[str]:
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
     by_id = {i: t for t, i in tokenizer["model"]["vocab"].items()}
     by_id |= {t["id"]: t["content"] for t in tokenizer["added_tokens"]}
-    return [by_id.get(i, f"<extra_{i}>") for i in range(c.vocab_size)]
+    return [by_id.get(i, f"[PAD{i}]") for i in range(c.vocab_size)]
 
 
 def patch_tensor(path: Path, name: str, values: np.ndarray) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 
 from converters.config import ModelConfig
 
+from .attention import softmax
 from .norm import Array
-from .router import Ids, route
+from .router import Ids, route, weigh
 from .weights import Dense, Mixture
 
 
@@ -24,18 +25,20 @@ def dense(x: Array, w: Dense) -> Array:
     return out
 
 
-def mixture(x: Array, w: Mixture, c: ModelConfig) -> tuple[Array, Ids]:
+def mixture(x: Array, w: Mixture, c: ModelConfig, chosen: Ids | None = None) -> tuple[Array, Ids]:
     """Shared experts, which every token visits, plus the routed ones with their weights (equation 20).
 
     An expert's weights are fetched when its tokens are gathered, and dropped after: one expert in memory at a time.
 
     Args:
         x: (T, D), normalised.
+        chosen: (T, K), the experts, where the choice has been made elsewhere.
 
     Returns:
         (T, D), to be added to the residual stream, and the chosen experts (T, K).
     """
-    ids, weights = route(x @ w.router.T, c)
+    logits = x @ w.router.T
+    ids, weights = route(logits, c) if chosen is None else (chosen, weigh(softmax(logits), chosen, c))
     routed = np.zeros_like(x)
     for expert in np.unique(ids):
         token, slot = np.nonzero(ids == expert)

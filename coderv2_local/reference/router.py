@@ -25,10 +25,24 @@ def route(logits: Array, c: ModelConfig) -> tuple[Ids, Array]:
     """
     scores = softmax(logits)
     ids = choose(scores, c)
+    return ids, weigh(scores, ids, c)
+
+
+def weigh(scores: Array, ids: Ids, c: ModelConfig) -> Array:
+    """The weights of chosen experts (equation 21).
+
+    Args:
+        scores: (T, E), probabilities.
+        ids: (T, K).
+
+    Returns:
+        (T, K).
+    """
     weights = np.take_along_axis(scores, ids, axis=-1)
     if c.norm_topk_prob:
         weights = weights / weights.sum(axis=-1, keepdims=True)
-    return ids, weights * scores.dtype.type(c.routed_scaling_factor)
+    scaled: Array = weights * scores.dtype.type(c.routed_scaling_factor)
+    return scaled
 
 
 def choose(scores: Array, c: ModelConfig) -> Ids:

@@ -1,7 +1,6 @@
 """The whole check, and its verdict."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +18,15 @@ from ..loadable import check_loadable
 from ..reference.model import checked_ids, forward
 from ..routing import install_taps
 from .engine_side import StageTap, engine_logits, exact_engine
-from .layers import RuleBroken, StageComparer, StageDifference, broken_rules
-from .measures import Agreement, Logits, agreement
+from .layers import StageComparer, broken_rules
+from .measures import Logits, agreement
 from .settings import check_vocabulary, remarks, settings_against
 from .sources import GgufSource, Source, open_source
+from .steps import step_differences
 from .structure import problems
-from .tensors import TensorComparison, compare_tensors
-from .thresholds import Threshold, threshold
+from .tensors import compare_tensors
+from .thresholds import over_bound, threshold
+from .verdict import Verdict, reasons
 
 Side = Literal["engine", "reference"]
 Progress = Callable[[str, int, int], None]
@@ -51,37 +52,6 @@ def shortest_path(graph, start, goal):
     return None
 '''
 """What is evaluated when no text is given."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was found, and whether it speaks against the file."""
-
-    model: str
-    against: str
-    stock_routing: bool
-    tokens: int
-    agreement: Agreement
-    threshold: Threshold
-    stages: list[StageDifference]
-    """Every stage of every layer."""
-    largest: list[StageDifference]
-    """The largest difference of each stage."""
-    settings: list[str]
-    """Constants that differ from the source's, in words."""
-    tensors: TensorComparison | None
-    remarks: list[str]
-    reasons: list[str] = field(default_factory=list)
-    """Why the verdict is against the file; empty when it is not."""
-
-    @property
-    def good(self) -> bool:
-        """Is the file what it should be?"""
-        return not self.reasons
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as plain values."""
-        return asdict(self) | {"good": self.good}
 
 
 def verify(
@@ -142,6 +112,9 @@ def verify(
         raise InputError(
             f"the engine has logits for {from_engine.shape[1]} tokens, the reference for {from_reference.shape[1]}"
         )
+    steps = step_differences(
+        own.weights, stages, from_engine, on_progress=lambda a, b: tell("following the engine step by step", a, b)
+    )
     measured, bound = agreement(from_reference, from_engine, ids), threshold(header, own_weights=against is None)
     return Verdict(
         model=str(model),
@@ -152,11 +125,22 @@ def verify(
         threshold=bound,
         stages=comparer.differences,
         largest=comparer.largest(),
+        steps=steps,
         settings=settings,
         tensors=tensors,
-        remarks=remarks(header),
-        reasons=reasons(measured, bound, settings, tensors, broken_rules(stages, source.config)),
+        remarks=remarks(header) + unseen(len(steps), config),
+        reasons=reasons(
+            measured, bound, settings, tensors, broken_rules(stages, source.config), over_bound(header, steps)
+        ),
     )
+
+
+def unseen(n_steps: int, config: ModelConfig) -> list[str]:
+    """A remark where the engine does not name all of its steps the way that is known here."""
+    due = 2 * config.n_layers + 2
+    if n_steps == due:
+        return []
+    return [f"only {n_steps} of {due} steps were followed one by one: this llama.cpp has other names for the rest"]
 
 
 def known_groups(file: GgufModel) -> Grouping | None:
@@ -174,33 +158,6 @@ def check_structure(header: GgufHeader, config: ModelConfig) -> None:
     if found := problems(header, config):
         more = f", and {len(found) - 1} more like this" if len(found) > 1 else ""
         raise VerdictError(f"{header.path}: {found[0]}{more}", hint="convert it again; nothing can run this file")
-
-
-def reasons(
-    measured: Agreement,
-    bound: Threshold,
-    settings: list[str],
-    tensors: TensorComparison | None,
-    rules: list[RuleBroken],
-) -> list[str]:
-    """Why the file is not what it should be, the plainest first; empty if nothing is wrong."""
-    found = list(settings)
-    if tensors is not None:
-        found += [f"{name} is missing" for name in tensors.missing]
-        found += [f"{name} is not a tensor of this model" for name in tensors.extra]
-        found += [str(bad) for bad in tensors.bad]
-    if rules:
-        worst = max(rules, key=lambda r: r.tokens)
-        found.append(
-            f"the experts are chosen by another rule than the model's in {len(rules)} layers, "
-            f"for {worst.tokens:.0%} of the tokens in layer {worst.layer}"
-        )
-    if not measured.mean_kl <= bound.mean_kl:
-        found.append(
-            f"the mean divergence is {measured.mean_kl:.3g}, over the {bound.mean_kl:.3g} "
-            f"that {bound.coarsest} may cost"
-        )
-    return found
 
 
 def raw_logits(

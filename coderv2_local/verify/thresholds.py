@@ -1,23 +1,38 @@
-"""How large a divergence may be, by what the file's matrices are stored as."""
+"""How large a difference may be, by what the file's matrices are stored as. docs/verify.md has the measurements."""
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from converters.gguf_header import GgufHeader
 
-EXACT = 1e-6
-"""F32: only the order of additions differs."""
-HALF = 0.05
-"""F16, BF16: the engine rounds activations to the type as well."""
-OWN_WEIGHTS = 0.1
-"""A quantized file against its own dequantized weights: the engine rounds activations to 8 bits."""
-BY_BITS = ((8.0, 0.1), (6.0, 0.2), (5.0, 0.4), (4.0, 0.8), (0.0, 1.5))
-"""A quantized file against the weights it was made from: (bits a weight of its coarsest type, mean KL).
+from .layers import StageDifference
 
-The bounds hold for the most sensitive models, random weights routed to few of many experts, where a rounding changes
-the choice of experts and that changes everything after. Trained models stay a hundred times below them. What is sharp
-for quantized files is the comparison of tensors and of settings, and the check of the routing rule.
+STEPS = {"F32": 1e-5, "F16": 2e-3, "BF16": 1.5e-2}
+"""One step of the engine from its own input, over the file's own weights: two to ten times what was measured on models
+of random and of trained weights, which differ little. ggml rounds what a matrix is multiplied by to the type of the
+matrix…"""
+STEP_QUANTIZED = 5e-2
+"""…and to 8 bits where that is a quantized one."""
+EXACT = 1e-6
+"""Mean divergence, F32: only the order of additions differs."""
+OWN_WEIGHTS = {"F16": 0.02, "BF16": 0.05}
+"""Mean divergence from the file's own weights: what the steps' rounding adds up to, as it tips choices of experts."""
+OWN_QUANTIZED = 0.2
+BY_BITS = ((16.0, 0.05), (8.0, 0.15), (6.0, 0.35), (5.0, 0.8), (4.0, 1.5), (0.0, 3.0))
+"""Mean divergence from the weights that a file was made from: (bits a weight of its coarsest type, bound).
+
+Twice what the most sensitive models have, random weights routed to few of many experts; trained ones stay ten to a
+hundred times below. So these say only that nothing is grossly wrong. What is sharp is the comparison of settings and of
+tensors (is the file its source?), of single steps, and of the rule of routing (does the engine run the file?).
 """
+_STEP_TENSORS = {
+    "attention": r"blk\.{layer}\.attn_(?!.*norm)",
+    "experts": r"blk\.{layer}\.ffn_(?!norm|gate_inp)",
+    "norm": r"output_norm",
+    "output": r"output\.",
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +61,41 @@ def threshold(header: GgufHeader, *, own_weights: bool) -> Threshold:
     coarsest = min(counted, key=lambda name: bits.get(name, 32.0))
     if coarsest == "F32":
         return Threshold(EXACT, coarsest)
-    if coarsest in ("F16", "BF16"):
-        return Threshold(HALF, coarsest)
     if own_weights:
-        return Threshold(OWN_WEIGHTS, coarsest)
+        return Threshold(OWN_WEIGHTS.get(coarsest, OWN_QUANTIZED), coarsest)
     return Threshold(next(kl for least, kl in BY_BITS if bits[coarsest] >= least), coarsest)
+
+
+@dataclass(frozen=True)
+class StepOverBound:
+    """A step that the engine does not take as the reference does."""
+
+    stage: str
+    layer: int
+    difference: float
+    bound: float
+    coarsest: str
+
+    def __str__(self) -> str:
+        where = f" in layer {self.layer}" if self.layer >= 0 else ""
+        cost = f"over the {self.bound:g} that {self.coarsest} may cost"
+        return f"the engine's {self.stage}{where} is {self.difference:.3g} away from the reference's, {cost}"
+
+
+def over_bound(header: GgufHeader, steps: Iterable[StageDifference]) -> list[StepOverBound]:
+    """The steps that differ by more than the types of their matrices explain."""
+    found = []
+    for step in steps:
+        bound, coarsest = step_bound(header, step.stage, step.layer)
+        if not step.difference <= bound:  # NaN is over it too
+            found.append(StepOverBound(step.stage, step.layer, step.difference, bound, coarsest))
+    return found
+
+
+def step_bound(header: GgufHeader, stage: str, layer: int) -> tuple[float, str]:
+    """The bound for a step, and the type it comes from: that of the step's matrices which allows most."""
+    pattern = re.compile(_STEP_TENSORS[stage].replace("{layer}", str(layer)))
+    kinds = {t.type.name for name, t in header.tensors.items() if pattern.match(name)}
+    if stage == "output" and not kinds:
+        kinds = {header.tensors["token_embd.weight"].type.name}
+    return max(((STEPS.get(kind, STEP_QUANTIZED), kind) for kind in kinds), default=(STEPS["F32"], "F32"))
