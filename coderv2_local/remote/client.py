@@ -160,6 +160,8 @@ class Client:
             if watchdog.expired:
                 raise RemoteError(f"{self.address} did not finish its answer in time") from None
             raise connection_error(error, self.address) from None
+        if watchdog.expired:  # where no length was given, a connection that was shut down looks like the end
+            raise RemoteError(f"{self.address} did not finish its answer in time")
         return bytes(data[:limit])
 
     def close(self) -> None:
@@ -183,15 +185,15 @@ class Stream:
             try:
                 yield from self._response.iter_raw()
             except httpx2.HTTPError as error:
-                self._raise_if_silent()
+                self._raise_if_silent(isinstance(error, httpx2.TimeoutException))
                 raise RemoteError(
                     f"the connection to {address} broke in the middle of the answer ({type(error).__name__})",
                     hint="what came so far is above; the server's own log says more",
                 ) from None
             self._raise_if_silent()
 
-    def _raise_if_silent(self) -> None:
-        if self._watchdog.expired:
+    def _raise_if_silent(self, timed_out: bool = False) -> None:
+        if timed_out or self._watchdog.expired:
             raise RemoteError(f"{self._client.address} has fallen silent in the middle of the answer")
 
     def alive(self, seconds: float) -> None:

@@ -107,7 +107,8 @@ def connection_error(error: Exception, address: Address) -> CoderError:
             hint="is it http:// instead of https://?",
         )
     if isinstance(error, httpx2.ConnectTimeout):
-        return RemoteError(f"{address} does not answer", hint="is the address right, and is a firewall between?")
+        plain = ", and is it https:// and not http://" if address.encrypted else ""
+        return RemoteError(f"{address} does not answer", hint=f"is the address right{plain}? is a firewall between?")
     if isinstance(error, httpx2.ProxyError):
         return RemoteError(f"the proxy on the way to {address} failed: {_words(error)}")
     if isinstance(error, httpx2.ConnectError):

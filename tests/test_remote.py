@@ -1,0 +1,383 @@
+"""A server as a backend: addresses, keys, what is sent to which server, and the same answers as this machine gives."""
+
+import json
+
+import numpy as np
+import pytest
+from remote_servers import (
+    STREAM_HEAD,
+    ScriptedServer,
+    answer,
+    events,
+    llama_cpp_python_server,
+    llama_server,
+    models,
+    says,
+)
+
+from coderv2_local import remote
+from coderv2_local.engine import ContextFull
+from coderv2_local.prompt import Message, chat_prompt
+from coderv2_local.remote.address import parse_address
+from coderv2_local.remote.flavours import Flavour
+from coderv2_local.remote.request_fields import sampling_fields
+from coderv2_local.sampling import SamplingOptions
+from quant.errors import InputError
+
+GREEDY = SamplingOptions()
+QUESTIONS = [
+    "Write a Python function `is_even`: Return True if a number is even",
+    "Write a Python function `add`: Add two numbers",
+    "Grüße, 世界! <｜fim▁hole｜>",
+]
+CHAT = "/v1/chat/completions"
+SECRET = "sk-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def real_llama_server():
+    with llama_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def real_llama_cpp_python_server():
+    with llama_cpp_python_server() as address:
+        yield address
+
+
+@pytest.fixture
+def server():
+    with ScriptedServer().running() as running:
+        yield running
+
+
+def connect(server, owner="someone", *names, environment=None, at="", **more):
+    server.answers.setdefault("/v1/models", [models(owner, *(names or ["m"]), **more)])
+    server.answers.setdefault(CHAT, [STREAM_HEAD, events(says("hello"), says("", "stop"), "[DONE]")])
+    return remote.open(server.address + at, environment=environment or {})
+
+
+def ask(backend, text="hi", **options):
+    return backend.chat([Message("user", text)], SamplingOptions(**options), 32)
+
+
+def assert_same_answer(there, here, tiny, messages):
+    """The same text; or the same up to a token where the engine here found two nearly equal.
+
+    llama.cpp computes single tokens and batches in different ways (on the CPU flash attention adds up in F16 for single
+    tokens), so two versions of it can take different ones of two such tokens.
+    """
+    text, ids = "".join(here), here.ids
+    other = "".join(there)
+    if other == text:
+        return
+    same = next(i for i in range(min(len(text), len(other))) if text[i] != other[i])
+    shared = next(n for n in range(len(ids)) if len(tiny.vocabulary.decode(ids[: n + 1]).removeprefix(" ")) > same)
+    logits = tiny.engine.evaluate(chat_prompt(messages, tiny.format, tiny.vocabulary) + ids[:shared])
+    second, first = np.sort(logits)[-2:]
+    assert first - second < 0.5, f"{text[:same]!r} goes on differently: {text[same:]!r}, {other[same:]!r}"
+
+
+def test_llama_server_answers_as_the_engine_here_does(real_llama_server, tiny):
+    with remote.open(real_llama_server) as backend:
+        assert (backend.name, backend.n_ctx) == ("tiny.gguf", tiny.n_ctx)
+        for question in QUESTIONS[:2]:
+            here, there = (
+                b.chat([Message("system", "Be brief."), Message("user", question)], GREEDY, 48) for b in (tiny, backend)
+            )
+            text = "".join(here)
+            assert len(text) > 20
+            assert "".join(there) == text
+            assert there.reason == here.reason
+            assert there.prompt_tokens == here.prompt_tokens
+            assert there.tokens - here.tokens in (0, 1)  # it counts the end token
+
+
+def test_a_second_turn_is_laid_out_the_same(real_llama_server, tiny):
+    turns = [Message("user", QUESTIONS[1]), Message("assistant", "def add(a, b): ..."), Message("user", QUESTIONS[0])]
+    with remote.open(real_llama_server + "/v1") as backend:
+        assert backend.prompt_length(turns) == tiny.prompt_length(turns)
+        assert_same_answer(backend.chat(turns, GREEDY, 32), tiny.chat(turns, GREEDY, 32), tiny, turns)
+
+
+def test_llama_server_fills_in_as_the_engine_here_does(real_llama_server, tiny):
+    with remote.open(real_llama_server) as backend:
+        for prefix, suffix in (("def add(a, b):\n    return ", "\n"), ("# <｜fim▁hole｜>\nx = ", "\nprint(x)\n")):
+            here, there = (b.infill(prefix, suffix, GREEDY, 24) for b in (tiny, backend))
+            text = "".join(here)
+            assert text
+            assert "".join(there) == text
+            assert there.prompt_tokens == here.prompt_tokens
+
+
+def test_llama_server_counts_as_the_engine_here_does(real_llama_server, tiny):
+    with remote.open(real_llama_server) as backend:
+        for text in (*QUESTIONS, "", "\n\n  x"):
+            assert backend.count(text) == tiny.count(text)
+
+
+def test_llama_server_reports_its_progress_and_what_it_reused(real_llama_server):
+    seen = []
+    long = [Message("user", "a = 1\n" * 80)]
+    with remote.open(real_llama_server) as backend:
+        "".join(backend.chat(long, GREEDY, 4, lambda done, total: seen.append((done, total))))
+        again = backend.chat(long, GREEDY, 4)
+        "".join(again)
+    assert seen
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] > 100
+    assert again.reused_tokens > 100
+
+
+def test_llama_server_holds_answers_to_a_schema_and_stops_at_a_text(real_llama_server):
+    with remote.open(real_llama_server) as backend:
+        schema = json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+        text = "".join(backend.chat([Message("user", "n")], SamplingOptions(json_schema=schema), 64))
+        assert isinstance(json.loads(text)["n"], int)
+        whole = "".join(backend.chat([Message("user", QUESTIONS[0])], GREEDY, 32))
+        stopped = backend.chat([Message("user", QUESTIONS[0])], SamplingOptions(stop=["is_even"]), 32)
+        assert "".join(stopped) == whole[: whole.index("is_even")]
+
+
+def test_too_long_a_conversation_is_refused_before_it_is_sent(real_llama_server):
+    with remote.open(real_llama_server) as backend, pytest.raises(ContextFull, match="no room"):
+        backend.chat([Message("user", "x = 1\n" * 400)], GREEDY, 32)
+
+
+def test_an_answer_can_be_cut_short_and_another_follow(real_llama_server):
+    with remote.open(real_llama_server) as backend:
+        for _ in range(5):
+            generation = backend.chat([Message("user", QUESTIONS[0])], GREEDY, 200)
+            next(iter(generation))
+            generation.chunks.close()
+        assert "def" in "".join(backend.chat([Message("user", QUESTIONS[0])], GREEDY, 32))
+
+
+def test_llama_cpp_python_server_answers_as_the_engine_here_does(real_llama_cpp_python_server, tiny):
+    with remote.open(real_llama_cpp_python_server) as backend:
+        assert backend.count(QUESTIONS[0]) == tiny.count(QUESTIONS[0])
+        for options in (GREEDY, SamplingOptions(repeat_penalty=1.2)):
+            turns = [Message("user", QUESTIONS[0])]
+            assert_same_answer(backend.chat(turns, options, 48), tiny.chat(turns, options, 48), tiny, turns)
+        with pytest.raises(InputError, match="wrong ones"):
+            backend.infill("a", "b", GREEDY, 8)
+
+
+def test_a_real_server_that_wants_a_key():
+    with llama_server(SECRET) as address:
+        with pytest.raises(InputError, match="wants a key"):
+            remote.open(address, environment={})
+        with pytest.raises(InputError, match="does not accept the key in CODER_API_KEY") as caught:
+            remote.open(address, environment={"CODER_API_KEY": "wrong-key"})
+        assert "wrong-key" not in str(caught.value)
+        with remote.open(address, "MINE", environment={"MINE": SECRET + "\n"}) as backend:
+            assert "".join(ask(backend, QUESTIONS[0]))
+
+
+@pytest.mark.parametrize(
+    ("typed", "api", "model"),
+    [
+        ("http://localhost:8080", "http://localhost:8080/v1", None),
+        ("http://localhost:8080/v1/", "http://localhost:8080/v1", None),
+        ("HTTPS://Example.ORG/api/v1#org/model-2", "https://example.org/api/v1", "org/model-2"),
+        ("http://[::1]:8000#a%20b", "http://[::1]:8000/v1", "a b"),
+        ("https://api.deepseek.com/beta", "https://api.deepseek.com/v1", None),
+    ],
+)
+def test_addresses(typed, api, model):
+    address = parse_address(typed)
+    assert (address.api, address.model) == (api, model)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        f"http://user:{SECRET}@host/",
+        f"http://{SECRET}@host",
+        f"http://host/?key={SECRET}",
+        "http://",
+        "http:///v1",
+        "http://host:99999",
+        "http://ho st",
+        "http://host\x1b[2J",
+        "http://[::1",
+        "ftp://host",
+        f"http://good.example\\@{SECRET}.example",
+    ],
+)
+def test_addresses_that_are_refused_without_repeating_a_secret(typed):
+    with pytest.raises(InputError) as caught:
+        parse_address(typed)
+    assert SECRET not in caught.value.message + caught.value.hint
+
+
+def test_the_only_model_is_taken_and_one_of_several_must_be_named(server):
+    assert connect(server, "vllm", "org/only").model == "org/only"
+    server.answers["/v1/models"] = [models("vllm", "a", "b\x1b[2J")]
+    with pytest.raises(InputError, match=r"name one: it has a, b\[2J") as caught:
+        connect(server)
+    assert "#a" in caught.value.hint
+    assert connect(server, at="#a").model == "a"
+    with pytest.raises(InputError, match="has no model 'c'"):
+        connect(server, at="/v1#c")
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(server, capfd):
+    backend = connect(server, environment={"CODER_API_KEY": SECRET})
+    assert "".join(ask(backend)) == "hello"
+    assert {r.headers["authorization"] for r in server.requests} == {f"Bearer {SECRET}"}
+    server.answers[CHAT] = [answer({"error": {"message": f"the key {SECRET} is\x1b[2J\nbad"}}, 401)]
+    with pytest.raises(InputError, match=r"the key \*\*\* is") as caught:
+        list(ask(backend))
+    shown = repr(backend) + repr(vars(backend._client)) + str(caught.value) + repr(caught.value.__context__)
+    assert SECRET not in shown + "".join(capfd.readouterr())
+    assert "\x1b" not in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_no_key_no_header(server):
+    list(ask(connect(server)))
+    assert not any("authorization" in r.headers for r in server.requests)
+
+
+def test_a_key_that_cannot_be_one_is_refused_and_not_shown():
+    with pytest.raises(InputError, match="MINE is not set"):
+        remote.open("http://localhost:1", "MINE", environment={"CODER_API_KEY": SECRET})
+    for bad in (f"{SECRET}\r\nX-Evil: 1", f"{SECRET} x", "schlüssel"):
+        with pytest.raises(InputError, match="holds no key") as caught:
+            remote.open("http://localhost:1", environment={"CODER_API_KEY": bad})
+        assert bad not in caught.value.message
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(server, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert "".join(ask(connect(server))) == "hello"
+
+
+def test_vllm_tells_its_context_and_counts(server):
+    server.answers["/tokenize"] = [lambda r: answer({"count": 90, "tokens": [0] * 90, "max_model_len": 256})]
+    backend = connect(server, "vllm", max_model_len=256)
+    assert (backend.n_ctx, backend.count("x")) == (256, 90)
+    list(backend.chat([Message("user", "x")], GREEDY, 1000))
+    sent = server.requests[-1].body
+    assert sent["max_tokens"] == 166
+    assert sent["stream_options"] == {"include_usage": True}
+    server.answers["/tokenize"] = [lambda r: answer({"count": 200, "tokens": [0] * 200})]
+    with pytest.raises(ContextFull):
+        backend.chat([Message("user", "x")], GREEDY, 1000)
+
+
+def test_other_servers_count_nothing_before_they_answer(server):
+    server.answers[CHAT] = [
+        STREAM_HEAD,
+        events(says("hi"), says("", "length"), {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}),
+    ]
+    backend = connect(server)
+    assert (backend.count("x"), backend.n_ctx, backend.prompt_length([])) == (None, None, None)
+    generation = ask(backend)
+    assert generation.prompt_tokens is None
+    assert "".join(generation) == "hi"
+    assert (generation.prompt_tokens, generation.tokens, generation.reason) == (7, 3, "length")
+
+
+def byte_tokenizer(request):
+    """As vLLM and SGLang do it: special tokens are found in any text; here the others are bytes."""
+    text, ids = request.body["prompt"], []
+    while text:
+        for special, token in (("<｜fim▁hole｜>", 100002), ("<|EOT|>", 100008)):
+            if text.startswith(special):
+                ids.append(token)
+                text = text[len(special) :]
+                break
+        else:
+            ids += text[0].encode()
+            text = text[1:]
+    return answer({"tokens": ids, "count": len(ids)})
+
+
+def test_vllm_fills_in_by_ids_and_typed_special_tokens_stay_text(server):
+    spelled = {100002: "<｜fim▁hole｜>", 100003: "<｜fim▁begin｜>", 100004: "<｜fim▁end｜>"}
+    server.answers["/detokenize"] = [lambda r: answer({"prompt": spelled[r.body["tokens"][0]]})]
+    server.answers["/tokenize"] = [byte_tokenizer]
+    server.answers["/v1/completions"] = [STREAM_HEAD, events({"choices": [{"text": "mid", "finish_reason": "stop"}]})]
+    backend = connect(server, "vllm", "deepseek-ai/DeepSeek-Coder-V2-Lite-Base", max_model_len=4096)
+    assert backend.capabilities.infill
+    prefix, suffix = "a<｜fim▁hole｜>", "<|EOT|>b"
+    assert "".join(backend.infill(prefix, suffix, GREEDY, 16)) == "mid"
+    prompt = server.requests[-1].body["prompt"]
+    assert prompt == [100000, 100003, *prefix.encode(), 100002, *suffix.encode(), 100004]
+
+
+def test_a_server_with_another_tokenizer_does_not_fill_in(server):
+    server.answers["/detokenize"] = [answer({"prompt": "Ġword"})]
+    backend = connect(server, "sglang", "qwen")
+    assert not backend.capabilities.infill
+    with pytest.raises(InputError, match="does not show the infill tokens"):
+        backend.infill("a", "b", GREEDY, 8)
+
+
+def test_deepseek_fills_in_by_suffix(server):
+    server.answers["/beta/completions"] = [STREAM_HEAD, events({"choices": [{"text": "x", "finish_reason": "stop"}]})]
+    backend = connect(server, "deepseek", "deepseek-chat")
+    assert "".join(backend.infill("a", "b", GREEDY, 9999)) == "x"
+    sent = server.requests[-1].body
+    assert (sent["prompt"], sent["suffix"], sent["max_tokens"]) == ("a", "b", 4096)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "refused"),
+    [
+        ("vllm", "deepseek-ai/DeepSeek-Coder-V2-Instruct", "236B"),
+        ("sglang", "DeepSeek-Coder-V2-Base-AWQ", "236B"),
+        ("llamacpp", "/models/coderv2/lite.gguf", ""),
+        ("llamacpp", "DeepSeek-Coder-V2-Instruct-0724.gguf", ""),
+        ("someone", "gpt", "no /infill"),
+    ],
+)
+def test_where_there_is_no_infill_the_reason_is_named(server, owner, name, refused):
+    backend = connect(server, owner, name)
+    assert refused in backend.no_infill
+    assert backend.capabilities.infill == (not refused)
+
+
+def test_the_236b_is_known_by_its_size_too(server):
+    backend = connect(server, "llamacpp", "model.gguf", meta={"n_params": 235_741_434_880, "n_ctx": 4096})
+    assert "236B" in backend.no_infill
+    assert backend.n_ctx == 4096
+
+
+def test_each_server_is_given_the_options_it_knows():
+    options = SamplingOptions(temperature=0.5, top_k=0, seed=3, stop=list("abcdef"), banned=[7])
+    fields = sampling_fields(options, Flavour.VLLM)
+    assert (fields["top_k"], fields["repetition_penalty"], fields["logit_bias"]) == (-1, 1.0, {"7": -100})
+    assert sampling_fields(options, Flavour.LLAMA_SERVER)["repeat_penalty"] == 1.0
+    plain = SamplingOptions(temperature=0.5, stop=list("abcdef"))
+    fields = sampling_fields(plain, Flavour.OTHER)
+    assert set(fields) == {"temperature", "seed", "top_p", "stop"}
+    assert fields["stop"] == list("abcd")
+    for unknown in ({"repeat_penalty": 1.1}, {"banned": [1]}, {"grammar": "root ::= x"}, {"json_schema": "{}"}):
+        with pytest.raises(InputError, match="cannot be given"):
+            sampling_fields(SamplingOptions(**unknown), Flavour.DEEPSEEK)
+
+
+def test_a_stop_string_ends_the_answer_even_where_the_server_ignores_it(server):
+    server.answers[CHAT] = [STREAM_HEAD, events(says("one t"), says("wo three"), says("", "stop"))]
+    generation = ask(connect(server), stop=["two"])
+    assert "".join(generation) == "one "
+    assert generation.reason == "stop"
+
+
+def test_a_key_over_http_to_another_machine_is_noticed():
+    from coderv2_local.remote.client import Client, TimeLimits
+    from coderv2_local.remote.key import Key
+
+    def notices(typed):
+        backend = remote.RemoteBackend.__new__(remote.RemoteBackend)
+        backend._client = Client(parse_address(typed), Key(SECRET, "K"), TimeLimits())
+        return backend.notices
+
+    assert "unencrypted" in notices("http://gpu.example:8000")[0]
+    assert not notices("https://gpu.example:8000")
+    assert not notices("http://127.0.0.1:8000")
