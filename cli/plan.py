@@ -1,6 +1,7 @@
 """`coder plan`: what this machine can run, how fast, and the command that gets it."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from coderv2_local.family_plan import Candidate, Row
     from coderv2_local.machine import Machine
     from coderv2_local.speed import Rates
-
-NOTE = "Memory in GB (10⁹ bytes); prompt and answer: tokens a second in a short context, expected, not promised."
+BUSY = 0.5
+"""Load for each processor from which measurements are called disturbed."""
 
 
 def plan(
@@ -40,12 +41,12 @@ def plan(
         contexts: list[int | None] = [context] if context else [None, CONTEXTS[-1]]
     elif model:
         wanted = candidates([_known(model)], RECIPES)
-        contexts = [context] if context else list(CONTEXTS)
+        contexts = [context] if context else [None, CONTEXTS[-1]]
     else:
         wanted = candidates(known_models().values(), OURS)
         contexts = [context or None]
     longest = wanted[0].memory.config.max_context
-    contexts = list(dict.fromkeys(n if n is None or context else min(n, longest) for n in contexts))
+    contexts = [n for n in contexts if context or n is None or n < longest]
     machine = this_machine()
     rates, remarks = measure(wanted, machine, path)
     rows = [plan_row(c, machine, rates, n) for c in wanted for n in contexts]
@@ -58,7 +59,7 @@ def plan(
     else:
         from cli.plan_screen import show
 
-        show(machine, rates, remarks, rows, chosen, command, NOTE)
+        show(machine, rates, remarks, rows, chosen, command, of_all=model is None)
 
 
 def file_of(model: str | None) -> Path | None:
@@ -98,14 +99,17 @@ def measure(wanted: "list[Candidate]", machine: "Machine", path: Path | None) ->
     """How fast this machine is at what the candidates need, and what could not be measured."""
     from coderv2_local.disk_speed import large_file, read_speed
     from coderv2_local.family_plan import types_read
+    from coderv2_local.home import home
     from coderv2_local.speed import measure_rates
     from quant.ggml import GgmlError
 
     remarks = list(machine.remarks)
-    file = path or large_file([Path.cwd()])
+    file = path or large_file([Path.cwd(), home() / "models"])
     disk = read_speed(file) if file else None
     if disk is None:
-        remarks.append("the disk was not measured: that needs Linux and a large file here")
+        remarks.append("the disk was not measured: that takes Linux, and a model file in this folder to read from")
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > machine.threads * BUSY:
+        remarks.append(f"other programs keep the processor busy (load {load:.1f}): on an idle machine it is faster")
     try:
         return measure_rates(types_read(wanted), machine.cores, disk), remarks
     except GgmlError as error:

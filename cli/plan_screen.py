@@ -1,5 +1,6 @@
 """What `coder plan` shows: the machine, one sentence, one command, the table, the reasons."""
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from coderv2_local.machine import Machine
     from coderv2_local.speed import Rates
 
+NOTE = "GB are 10⁹ bytes. prompt, answer: tokens a second to expect in a short context."
 SHOWN_FEATURES = ("avx2", "avx512", "amx_int8", "neon", "matmul_int8", "sve")
 
 
@@ -22,31 +24,38 @@ def show(
     rows: "list[Row]",
     chosen: "Row | None",
     command: str | None,
-    note: str,
+    *,
+    of_all: bool,
 ) -> None:
     """Print the plan to stdout."""
     from coderv2_local.family_plan import sentence
 
     out = Console(highlight=False, markup=False)
-    out.print(machine_line(machine, rates))
+    out.print(machine_line(machine, rates), soft_wrap=not out.is_terminal)
     out.print()
     if chosen and chosen.placement:
-        out.print(sentence(chosen))
+        out.print(printable(sentence(chosen, of_all=of_all)), soft_wrap=not out.is_terminal)
     else:
         out.print(chosen.refusal if chosen else "No model of the family but tiny fits this machine.")
     if command:
         out.print(f"    {printable(command)}", style="bold")
     out.print()
     out.print(table(rows))
-    out.print(note, style="dim")
+    out.print(NOTE, style="dim")
     if chosen and chosen.placement:
         out.print()
-        out.print(f"{printable(chosen.model)} {chosen.recipe}".strip() + ":")
+        out.print(printable(f"Why, for {chosen.model} {chosen.recipe}".strip() + f" with {tokens(chosen.n_ctx)}:"))
         speed = [f"speed: {'; '.join(chosen.speed.reasons)}"] if chosen.speed else []
         for reason in (*chosen.placement.reasons, *speed):
-            out.print(f"· {reason}")
+            out.print(item(reason, out), soft_wrap=True)
     for remark in remarks:
-        out.print(f"note: {printable(remark)}", style="dim")
+        out.print(item(f"note: {remark}", out), soft_wrap=True, style="dim")
+
+
+def item(text: str, out: Console) -> str:
+    """A line with a dot before it; in a terminal wrapped under its beginning, in a pipe left whole."""
+    line = f"· {printable(text)}"
+    return textwrap.fill(line, out.width - 1, subsequent_indent="  ") if out.is_terminal else line
 
 
 def machine_line(machine: "Machine", rates: "Rates | None") -> str:
@@ -67,9 +76,11 @@ def machine_line(machine: "Machine", rates: "Rates | None") -> str:
 
 def table(rows: "list[Row]") -> Table:
     """The plans, one a line, within 80 columns."""
+    from coderv2_local.family_plan import pace_of
+
     with_model = len({r.model for r in rows}) > 1
     with_recipe = any(r.recipe for r in rows)
-    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    out = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     names = (["model"] if with_model else []) + (["recipe"] if with_recipe else [])
     for name in names:
         out.add_column(name, no_wrap=True)
@@ -88,7 +99,7 @@ def table(rows: "list[Row]") -> Table:
             tokens(r.n_ctx),
             *(number(n / 1e9) for n in sizes),
             r.where,
-            *(f"{s:.{0 if s >= 10 else 1}f}" if s else "?" if r.placement else "–" for s in speeds),
+            *(pace_of(s) if s else "?" if r.placement else "–" for s in speeds),
             style="dim" if r.placement is None else None,
         )
     return out

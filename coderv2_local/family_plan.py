@@ -26,7 +26,8 @@ SLOWEST = 3.0
 """Tokens a second of an answer below which nobody waits for it."""
 FINE_ENOUGH = 10.0
 """Tokens a second that must be left for a finer recipe to be worth its bytes."""
-LARGEST_FIRST = ("236b-0724", "236b", "236b-base", "lite", "lite-base")
+BETTER_FIRST = ("236b-0724", "236b", "lite", "236b-base", "lite-base")
+"""The order in which one would chat with them, were speed and memory no matter."""
 
 
 @dataclass(frozen=True)
@@ -169,23 +170,30 @@ def best(rows: Iterable[Row], role: str = "chat") -> Row | None:
     return fitting[0] if fitting else None
 
 
-def _rank(r: Row) -> tuple[int, int, int, float]:
+def _rank(r: Row) -> tuple[int, int, int, int]:
+    """Whether it is pleasant to use; then the better model, or the smaller one where none is pleasant."""
     finer = OURS.index(r.recipe) if r.recipe in OURS else len(OURS)
-    size = LARGEST_FIRST.index(r.model) if r.model in LARGEST_FIRST else len(LARGEST_FIRST)
-    speed = r.decode if r.decode is not None else SLOWEST if r.where != "from disk" else 0.0
+    better = BETTER_FIRST.index(r.model) if r.model in BETTER_FIRST else len(BETTER_FIRST)
     if r.placement is None:
-        return 4, -size, finer, 0.0
-    if speed >= (FINE_ENOUGH if r.recipe == OURS[0] else SLOWEST) and r.where != "from disk":
-        return 0, size, finer, -speed
-    if r.where != "from disk":
-        return 1, -size, -finer, -speed
-    return 2 if speed >= SLOWEST else 3, -size, -finer, -speed
+        return 3, r.file_bytes, better, finer
+    if r.placement.layout.uncached:
+        return 2, r.file_bytes, better, finer
+    enough = FINE_ENOUGH if finer == 0 else SLOWEST
+    if r.decode is None or r.decode >= enough:
+        return 0, better, finer, r.n_ctx
+    return 1, r.file_bytes, better, finer
 
 
-def sentence(r: Row) -> str:
-    """What the recommended row means, in a sentence."""
-    bits = {"moe-4": "4 bits", "moe-8": "8 bits"}.get(r.recipe, r.recipe)
+def sentence(r: Row, *, of_all: bool) -> str:
+    """What a row means, in a sentence; `of_all`: it is the best of the family."""
+    bits = {"moe-4": " at 4 bits", "moe-8": " at 8 bits"}.get(r.recipe, f" as {r.recipe}" if r.recipe else "")
     places = {"in memory": "in memory", "GPU": "on the GPU", "GPU + CPU": "on GPU and processor together"}
-    how = places.get(r.where, "partly from disk")
-    pace = f", at about {r.decode:.2g} tokens a second" if r.decode else ""
-    return f"The best model for this machine is {r.model} at {bits}: {gb(r.file_bytes)}, {how}{pace}."
+    how = places.get(r.where, "partly read from disk as it goes")
+    pace = f", at about {pace_of(r.decode)} tokens a second" if r.decode else ""
+    subject = f"The best model for this machine is {r.model}{bits}" if of_all else f"{r.model}{bits} runs here"
+    return f"{subject}: {gb(r.file_bytes)}, {how}{pace}."
+
+
+def pace_of(tokens_a_second: float) -> str:
+    """A speed for people, in two digits at most where it is small."""
+    return f"{tokens_a_second:.{0 if tokens_a_second >= 9.5 else 1 if tokens_a_second >= 0.95 else 2}f}"
