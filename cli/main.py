@@ -9,6 +9,7 @@ from cli.chat import chat
 from cli.config import config
 from cli.convert import convert
 from cli.errors import show_error
+from cli.eval import evaluate
 from cli.fim import fim
 from cli.inspect import inspect
 from cli.plan import plan
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(fim)
+app.command("eval")(evaluate)
 app.command()(convert)
 app.command()(verify)
 app.command()(inspect)

@@ -1,0 +1,86 @@
+"""Holes in documents, drawn by a seed: the same documents and seed give the same holes."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from coderv2_local.evaluation.documents import Document
+from coderv2_local.fim.hole import Hole
+
+Kind = Literal["line", "rest", "lines", "span"]
+KINDS: dict[Kind, str] = {
+    "line": "a whole line, indentation included",
+    "rest": "the rest of a line from some place in it",
+    "lines": "a block of 2 to 6 lines",
+    "span": "any 1 to 200 characters",
+}
+LEAST_CHARACTERS = 4  # of a line, without blanks at its ends: `}` and `)` are no test
+MOST_LINES = 6
+MOST_CHARACTERS = 200
+TRIES = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A hole in a document, and what stood there."""
+
+    kind: Kind
+    document: Document
+    start: int
+    end: int
+
+    @property
+    def hole(self) -> Hole:
+        return Hole(self.document.text[: self.start], self.document.text[self.end :])
+
+    @property
+    def middle(self) -> str:
+        return self.document.text[self.start : self.end]
+
+
+def draw_holes(documents: Sequence[Document], kind: Kind, number: int, seed: int) -> list[Sample]:
+    """Up to `number` different holes of one kind, spread evenly over the documents."""
+    rng = random.Random(f"{seed}/{kind}")
+    order = list(documents)
+    rng.shuffle(order)
+    found: dict[tuple[str, int, int], Sample] = {}
+    for _ in range(TRIES):
+        for document in order:
+            if len(found) == number:
+                return list(found.values())
+            if place := _place(document.text, kind, rng):
+                found.setdefault((document.name, *place), Sample(kind, document, *place))
+        if len(found) == number or not found:
+            break
+    return list(found.values())
+
+
+def _place(text: str, kind: Kind, rng: random.Random) -> tuple[int, int] | None:
+    """Where to make one hole: (start, end) in characters; None where the text is too short for the kind."""
+    lines = list(_lines(text))
+    choices = [n for n, (_, line) in enumerate(lines) if n and len(line.strip()) >= LEAST_CHARACTERS]
+    if not choices:
+        return None
+    n = rng.choice(choices)
+    start, line = lines[n]
+    if kind == "line":
+        return start, start + len(line.rstrip())
+    if kind == "rest":
+        indent = len(line) - len(line.lstrip())
+        return start + rng.randint(indent + 1, len(line.rstrip()) - 1), start + len(line.rstrip())
+    if kind == "lines":
+        last = min(n + rng.randint(1, MOST_LINES - 1), len(lines) - 1)
+        while last > n and not lines[last][1].strip():
+            last -= 1
+        return (start, lines[last][0] + len(lines[last][1].rstrip())) if last > n else None
+    start = rng.randrange(start, start + len(line))
+    end = min(start + rng.randint(1, MOST_CHARACTERS), len(text))
+    return (start, end) if text[start:end].strip() else None
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    at = 0
+    for line in text.split("\n"):
+        yield at, line
+        at += len(line) + 1
