@@ -120,23 +120,27 @@ def show(outcomes: "list[Outcome]", name: str, *, raw: bool) -> None:
     from coderv2_local.evaluation.holes import KINDS
 
     console = Console(highlight=False)
-    tables = [("hole", {f"{kind}: {KINDS[kind]}": chosen for kind, chosen in by_kind(outcomes).items()})]
-    languages = by_language(outcomes)
-    if len(languages) > 1:
-        tables.append(("language", languages))
-    for heading, groups in tables:
-        table = Table(title=f"{name}: infilling" if heading == "hole" else None, title_justify="left", box=None)
-        table.add_column(heading, overflow="fold")
-        for column in ("holes", "exact", "similarity", "parses"):
-            table.add_column(column, justify="right")
+    kinds, languages = by_kind(outcomes), by_language(outcomes)
+    for heading, groups in (("holes", kinds), ("language", languages)):
+        if heading == "language" and len(languages) < 2:
+            continue
+        table = Table(title=f"{name}: infilling" if groups is kinds else None, title_justify="left", box=None)
+        table.add_column(heading, no_wrap=True)
+        for column in ("number", "exact", "similarity", "parses"):
+            table.add_column(column, justify="right", no_wrap=True)
         table.add_column("exact match", no_wrap=True)
         for label, chosen in groups.items():
             kept, before = both(chosen)
             table.add_row(label, *cells(kept), bar(kept.exact))
             if raw:
-                table.add_row("  raw, before the rules", *cells(before), bar(before.exact), style="dim")
+                table.add_row("  raw", *cells(before), bar(before.exact), style="dim")
         console.print(table)
         console.print()
+    for kind, meaning in KINDS.items():
+        if kind in kinds:
+            console.print(f"{kind}: {meaning}", style="dim", markup=False)
+    if raw:
+        console.print("raw: the same answers, before the rules that end and trim them", style="dim", markup=False)
 
 
 def cells(figures: "Figures") -> tuple[str, str, str, str]:
@@ -159,6 +163,7 @@ def both(outcomes: "list[Outcome]") -> "tuple[Figures, Figures]":
 
 
 def by_kind(outcomes: "list[Outcome]") -> "dict[str, list[Outcome]]":
+    """In the order in which they were filled."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.sample.kind, []).append(outcome)
