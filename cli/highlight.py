@@ -24,6 +24,7 @@ PAIRS = (
     ("#|", "|#"), ("#=", "=#"), ("%{", "%}"), ("<#", "#>"), ("/+", "+/"), ("[=", "=]"), ("/-", "-/"),
     ("=begin", "\n=end"), ("```", "```"), ('"', '"'), ("'", "'"), ("`", "`"),
 )  # fmt: skip
+RAW_STRING = re.compile(r'R"(\w*)\(')  # C++
 HEREDOC = re.compile(r"<<[-~]?\s*['\"]?([A-Za-z_]\w*)")
 EMBEDDED = re.compile(r"<(script|style)\b[^>]*>(?!.*</\1)[^<]*$", re.IGNORECASE)
 
@@ -128,13 +129,14 @@ class CodeLines:
         """What would change the look of `text` if it came later; None when nothing known would."""
         assert self._lexer is not None
         pairs = PAIRS if self._lexer.keeps_state else (*PAIRS, ("{", "}"))
-        for end in (end for begin, end in pairs if begin in text):
+        ends = [end for begin, end in pairs if begin in text]
+        for end in [f'){word}"' for word in RAW_STRING.findall(text)] + ends:
             if self._differ(tokens, f"{text}{end}\n"):
                 return end.strip()
-        for word in HEREDOC.findall(text):
+        for word in dict.fromkeys(HEREDOC.findall(text)):
             unclosed, _ = self._lexer.lex(f"{text}x 1\n", self._state)
             if self._differ(unclosed, f"{text}x 1\n{word}\n"):
-                return str(word)
+                return word
         return None
 
     def _differ(self, tokens: TokenSequence, closed: str) -> bool:

@@ -44,6 +44,7 @@ class LiveTail:
         rows = [*final, *tail] if tail else [*final, ""]
         kept = self._unchanged(rows, len(final)) if columns == self._columns else 0
         if kept == len(rows) == len(self._drawn):
+            self._drawn = rows[len(final) :]
             return
         out = [BEGIN]
         if kept == len(self._drawn):

@@ -1,0 +1,377 @@
+"""Answers on a real terminal emulator, however they are cut; hostile answers; plain text where no terminal is."""
+
+import io
+import itertools
+import re
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+import pyte
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cli.markdown_stream import MarkdownStream
+
+ROOT = Path(__file__).parent.parent
+ESCAPES = re.compile(r"\x1b\[(\?2026[hl]|\?7[hl]|[0-9;]*m|\d*[ABK]|J)|\r")
+
+ANSWER = '''\
+# Reading a file
+
+Use `BufReader` from the **standard library**, *not* a loop of your own; see [the docs](https://doc.rust-lang.org).
+
+1. Open it:
+   ```rust
+   /* a comment
+    * over lines: "x
+    */
+   fn main() { println!("{}", 1); }
+   ```
+2. Errors:
+   - `NotFound`: the file does not exist, so say which path was tried
+     - nested
+   - other
+
+10. Ten
+
+| Function | Cost |
+|:---------|-----:|
+| `lines()` | O(n) |
+| 漢字 | 1 |
+
+> **Note**: quoted
+> text
+>
+> - item
+
+使用 `BufReader` 可以逐行读取文件，这样即使文件非常大也不会占用太多内存。如果需要处理错误，请使用 `?` 运算符。
+
+---
+
+```python
+def f(x: int) -> str:
+    """Doc
+    string."""
+    return f"{x!r}"  # a comment that is so long that the terminal has to break it into two rows
+
+```
+
+Done: List<int> and a < b && c, snake_case, &amp;.
+'''
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal, and remembers how often it was written to."""
+
+    def __init__(self, columns=60, lines=20):
+        super().__init__()
+        self.console = Console(file=self, force_terminal=True, width=columns, height=lines, color_system="standard")
+        self.screen = pyte.HistoryScreen(columns, lines, history=100_000, ratio=0.001)
+        self.screen.set_mode(pyte.modes.LNM)  # a terminal driver makes \r\n of \n
+        self._emulator = pyte.Stream(self.screen)
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        # pyte drops the rest of a text after a character without width that does not combine
+        self._emulator.feed(text.replace("\u200d", "").replace("\ufe0f", ""))
+        return super().write(text)
+
+    def rows(self):
+        """All rows, those scrolled away first: (character, colour, bold, italic) for each cell."""
+        shown = [self.screen.buffer[y] for y in range(self.screen.lines)]
+        out = []
+        for row in [*self.screen.history.top, *shown]:
+            cells_ = [row[x] for x in range(self.screen.columns)]
+            out.append([(c.data, c.fg, c.bold, c.italics) for c in cells_])
+        while out and all(c[0] in " " for c in out[-1]):
+            out.pop()
+        return out
+
+    def text(self):
+        return "\n".join("".join(c[0] for c in row).rstrip() for row in self.rows())
+
+
+def shown(chunks, columns=60, lines=20, draw=True):
+    """The terminal after an answer that came in these chunks; with `draw`, it was drawn after each of them."""
+    terminal = Terminal(columns, lines)
+    seconds = itertools.count() if draw else itertools.repeat(0)
+    with MarkdownStream(terminal.console, clock=lambda: float(next(seconds)), effort=lambda: 0.0) as screen:
+        for chunk in chunks:
+            screen.feed(chunk)
+    return terminal
+
+
+def cut(text, places):
+    ends = sorted({p % (len(text) + 1) for p in places} | {len(text)})
+    return [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def test_the_screen_of_an_answer():
+    assert (
+        shown([ANSWER], 60).text()
+        == """\
+Reading a file
+
+Use BufReader from the standard library, not a loop of your
+own; see the docs (https://doc.rust-lang.org).
+
+1. Open it:
+   ```rust
+   /* a comment
+    * over lines: "x
+    */
+   fn main() { println!("{}", 1); }
+   ```
+2. Errors:
+   • NotFound: the file does not exist, so say which path
+     was tried
+     • nested
+   • other
+
+10. Ten
+
+Function   Cost
+───────────────
+lines()    O(n)
+漢字          1
+
+▌ Note: quoted
+▌ text
+▌
+▌ • item
+
+使用 BufReader 可以逐行读取文件，这样即使文件非常大也不会占
+用太多内存。如果需要处理错误，请使用 ? 运算符。
+
+────────────────────────────────────────
+
+```python
+def f(x: int) -> str:
+    \"\"\"Doc
+    string.\"\"\"
+    return f"{x!r}"  # a comment that is so long that the te
+rminal has to break it into two rows
+
+```
+
+Done: List<int> and a < b && c, snake_case, &."""
+    )
+
+
+def test_the_screen_is_the_same_when_every_character_comes_alone():
+    assert shown(ANSWER).rows() == shown([ANSWER], draw=False).rows()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 10_000), max_size=40), st.booleans(), st.sampled_from([24, 60, 100]))
+def test_how_an_answer_is_cut_does_not_matter(places, draw, columns):
+    assert shown(cut(ANSWER, places), columns, draw=draw).rows() == shown([ANSWER], columns, draw=False).rows()
+
+
+PIECES = [
+    "```", "```python\n", "~~~\n", "\n", "\n\n", "- ", "1. ", "12) ", "  ", "    ", "> ", "# ", "| a | b |\n",
+    "|---|---|\n", "**b**", "`c`", "_", "*", "[x](y)", "---", "===", "text", " words and more words", "漢字，漢字",
+    "🙂", "👩‍👩‍👧", "e\u0301", "❤️",
+    '"""', "/*", "*/", "def f():", "\t", "&#27;[31m", "<b>", "\\", "\x1b[2J", "\u202e", "x" * 70,
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=30), st.lists(st.integers(0, 3000), max_size=20))
+def test_how_any_markdown_is_cut_does_not_matter(pieces, places):
+    text = "".join(pieces)
+    assert shown(cut(text, places), 40).rows() == shown([text], 40, draw=False).rows()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=30))
+def test_only_known_escape_sequences_are_written_and_no_word_is_lost(pieces):
+    text = "".join(pieces)
+    terminal = shown([text], 600, draw=False)
+    assert "\x1b" not in ESCAPES.sub("", terminal.getvalue())
+    assert "\u202e" not in terminal.getvalue()
+    for word in ("words", "text", "漢字", "def"):
+        assert terminal.text().count(word) == text.count(word), word
+
+
+def test_finished_rows_are_not_drawn_again():
+    terminal = shown(ANSWER.splitlines(keepends=True), 60)
+    written = ESCAPES.sub("", terminal.getvalue())
+    for finished in ("Reading a file", "10. Ten", "fn main()", "return f", "Open it"):
+        assert written.count(finished) == 1, finished
+
+
+def test_updates_are_spaced_and_all_is_shown_at_the_end(monkeypatch):
+    terminal = Terminal()
+    now, drawn = [0.0], []
+    screen = MarkdownStream(terminal.console, clock=lambda: now[0], effort=lambda: 0.0)
+    monkeypatch.setattr(screen._tail, "update", lambda final, tail: drawn.append((now[0], list(final), list(tail))))
+    for i in range(200):
+        now[0] = i / 200
+        screen.feed(f"w{i} ")
+    assert len(drawn) <= 20
+    screen.close()
+    assert "w199" in drawn[-1][1][-1]
+    assert drawn[-1][2] == []
+
+
+def test_slow_drawing_makes_updates_rarer(monkeypatch):
+    terminal = Terminal()
+    now, spent, drawn = [0.0], itertools.count(step=0.01), []  # each drawing takes 10 ms
+    screen = MarkdownStream(terminal.console, clock=lambda: now[0], effort=lambda: next(spent))
+    monkeypatch.setattr(screen._tail, "update", lambda final, tail: drawn.append(now[0]))
+    for i in range(1000):
+        now[0] = i / 100
+        screen.feed("w ")
+    assert 0.01 * len(drawn) <= 0.02 * 10
+
+
+def test_ctrl_c_leaves_what_came_so_far():
+    terminal = Terminal()
+
+    def answer():
+        yield "Some **bold"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), MarkdownStream(terminal.console) as screen:
+        deque(map(screen.feed, answer()))
+    assert terminal.text() == "Some **bold"
+    assert terminal.screen.cursor.x == 0
+    assert terminal.getvalue().endswith("\x1b[?7h\x1b[?2026l")
+
+
+# --- where no terminal is ----------------------------------------------------------------------------------------
+
+
+def test_text_is_passed_on_as_it_is_where_no_terminal_is():
+    out = io.StringIO()
+    with MarkdownStream(Console(file=out, force_terminal=True)) as screen:  # as FORCE_COLOR does
+        for chunk in ("# a\n", "**b", "** [x](y)\x1b[31m"):
+            screen.feed(chunk)
+    assert out.getvalue() == "# a\n**b** [x](y)[31m\n"
+
+
+def test_a_dumb_terminal_gets_plain_text(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    with MarkdownStream(terminal.console) as screen:
+        screen.feed("**a**")
+    assert terminal.getvalue() == "**a**\n"
+
+
+def test_no_color_keeps_the_layout_and_drops_the_colours(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = shown(["**a** `b`\n\n```py\nx = 'y'\n```"])
+    assert "a b\n\n```py\nx = 'y'" in terminal.text()
+    assert {c[1] for row in terminal.rows() for c in row} == {"default"}
+    assert terminal.rows()[0][0] == ("a", "default", True, False)
+
+
+def test_characters_that_the_encoding_lacks_do_not_stop_the_answer():
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with MarkdownStream(Console(file=out)) as screen:
+        screen.feed("漢 a")
+    assert out.buffer.getvalue() == b"? a\n"
+
+
+def test_the_module_is_light():
+    code = "import sys, cli.markdown_stream; print({'markdown_it', 'pygments', 'rich.markdown'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+# --- hostile answers ---------------------------------------------------------------------------------------------
+
+HOSTILE = {
+    "escape sequences": "\x1b]0;title\x07\x1b]52;c;aGk=\x07\x1b[2J\x1b[31m\x9b31m" * 50,
+    "escapes by character reference": "&#27;[31m &#x9b;31m &#x202e;abc [a](&#27;]8;;x) " * 50,
+    "links with escapes": "[x](https://e.org/%1b]8;;http://evil%07) [y](<\x1b[31m>) ![z](\x1b[2J)\n\n" * 50,
+    "rich markup": "[red]a[/red] [link=http://evil]b[/link] [/] [bold\n\n" * 50,
+    "a line without end": "a" * 1_000_000,
+    "words without end": "word " * 40_000,
+    "wide line": "漢" * 100_000,
+    "combining marks": "e" + "\u0301" * 50_000,
+    "joiners": "👩\u200d" * 20_000,
+    "a long line of code": "```json\n" + "[1, " * 50_000,
+    "an unclosed fence": "```python\n" + "x = 'a' # b\n" * 3_000,
+    "an unclosed comment": "```c\n/*" + "x = 'a'\n" * 3_000,
+    "an unclosed string": '```python\nx = """' + "x = 'a'\n" * 3_000,
+    "nested lists": "".join(" " * 2 * i + f"- a{i}\n" for i in range(300)),
+    "markers on one line": "- " * 5_000 + "x\n" + "* - " * 5_000 + "y\n",
+    "numbers on one line": "1. " * 5_000 + "x",
+    "quotes": ">" * 20_000 + " x\n" + "> " * 5_000 + "y\n",
+    "deep quotes line by line": "".join(">" * i + " a\n" for i in range(300)),
+    "emphasis": "*a **b " * 5_000,
+    "brackets": "[" * 20_000 + "](" * 5_000,
+    "images": "![" * 10_000,
+    "backticks": "".join("`" * (i % 90 + 1) + " " for i in range(3_000)),
+    "a table of many rows": "| a | b |\n|---|---|\n" + "| `x` | y |\n" * 5_000,
+    "a table of many columns": "|" + " a |" * 500 + "\n|" + "---|" * 500 + "\n|" + " b |" * 500,
+    "pipes": "|" * 20_000 + "\n" + "|-" * 10_000,
+    "empty lines": "\n" * 50_000,
+    "empty items": "-\n" * 10_000,
+    "html": "<script>alert(1)</script><b onclick=x>" * 500,
+    "rules": "- - -\n" * 3_000,
+    "headings": "# " * 5_000 + "\n" + "#" * 5_000,
+    "heredocs": "```bash\n" + "cat <<A\n" * 2_000,
+    "underlines": "a\n===\n" * 2_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_answers_are_shown_safely(name):
+    text = HOSTILE[name]
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system="standard")
+    clock = itertools.count(step=0.001)
+    with MarkdownStream(console, clock=lambda: next(clock), effort=lambda: 0.0) as screen:
+        for at in range(0, len(text), 37):
+            screen.feed(text[at : at + 37])
+    written = terminal.getvalue()
+    visible = ESCAPES.sub("", written)
+    assert "\x1b" not in visible
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", visible)
+
+
+@pytest.mark.parametrize(
+    ("opening", "unit"),
+    [
+        ("", "word "), ("", "漢"), ("", "- item\n"), ("", "> quote\n"), ("", "a `b` *c* d\n"), ("", "para\n\n"),
+        ("", "["), ("", "*a "), ("", "<"), ("", "| a |\n"), ("| a |\n|---|\n", "| `a` |\n"), ("- - - > ", "a\n"),
+        ("```python\n", "x = 1\n"), ("```python\n", "'"), ("```c\n/*\n", "x = 1\n"),
+        ("```bash\n", "cat <<A\n"), ("```python\n", "x = 'a\n"),
+    ],
+)  # fmt: skip
+def test_work_grows_linearly_with_the_answer(opening, unit):
+    """Counted in calls of functions: four times the text is no more than five times the work."""
+
+    def work(n):
+        text = opening + unit * (n // len(unit))
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system="standard")
+        clock, calls = itertools.count(step=0.01), [0]
+
+        def count(frame, event, argument):
+            calls[0] += 1
+
+        with MarkdownStream(console, clock=lambda: next(clock), effort=lambda: 0.0) as screen:
+            screen.feed(text[:100])
+            sys.setprofile(count)
+            try:
+                for at in range(100, len(text), 200):
+                    screen.feed(text[at : at + 200])
+                screen.close()
+            finally:
+                sys.setprofile(None)
+        return calls[0]
+
+    # both past the sizes up to which a block is held
+    assert work(40_000) < 5 * work(10_000)
