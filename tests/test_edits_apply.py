@@ -36,6 +36,14 @@ def files_below(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)) + "/" * p.is_dir(): b"" if p.is_dir() else p.read_bytes() for p in root.rglob("*")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """What is synced, and when, has a test of its own; the others need not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield
+
+
 class Room:
     """A workspace, and a journal beside it."""
 
@@ -165,6 +173,23 @@ def test_a_file_that_changed_meanwhile_is_refused_and_nothing_is_lost(room, mean
     assert room.files() == state
     with pytest.raises(NothingToUndo):
         undo(room.journal)
+
+
+@pytest.mark.parametrize("old", ["a\n", None])
+def test_a_file_that_changes_at_the_last_moment_is_not_overwritten(room, monkeypatch, old):
+    """Somebody saves it, or creates it, while the new bytes are on their way to the disk."""
+    if old is not None:
+        room.write(a_py=old)
+    write = folder.Folder.write
+
+    def meanwhile(self: folder.Folder, name: str, data: bytes, **more: object) -> None:
+        write(self, name, data, **more)
+        room.write(a_py="mine\n")
+
+    monkeypatch.setattr(folder.Folder, "write", meanwhile)
+    with pytest.raises(EditRefused, match=r"a\.py changed after"):
+        room.apply(block("a.py", "A\n"))
+    assert room.files() == {"a.py": b"mine\n"}
 
 
 def test_a_refused_proposal_or_none_is_not_applied(room):
@@ -367,14 +392,14 @@ def test_the_bytes_before_are_on_disk_before_the_file_is_replaced(room, monkeypa
 
         monkeypatch.setattr(module, name, called)
 
-    spy(journal, "_write", "record")
+    spy(journal, "_sync_folder", "sync folder:")
     spy(journal.os, "fsync", "sync")
     spy(journal.os, "rename", "name record")
     spy(journal.os, "replace", "replace")
     room.apply(block("a.py", "A\n"))
     named, replaced = events.index("name record"), events.index("replace")
-    assert events[:named].count("sync") == 3  # before-0, record.json, their folder
-    assert events[named + 1] == "sync"
+    assert events[:named] == ["sync", "sync", "sync folder:", "sync"]  # before-0, record.json, their folder
+    assert events[named + 1 : named + 3] == ["sync folder:", "sync"]
     assert named < replaced
     assert events[replaced - 1] == "sync"  # the new bytes
     assert events[replaced + 1] == "sync"  # the new name
