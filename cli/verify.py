@@ -4,23 +4,19 @@ import json
 import math
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 
+from cli.model_file import model_file
+from cli.verify_report import show
 from quant.errors import InputError, VerdictError
-
-if TYPE_CHECKING:
-    from coderv2_local.verify.judge import Verdict
 
 MAX_TEXT = 4 << 20
 MAX_IDS = 1 << 20
-SHOWN = 20
-BARS = "▁▂▃▄▅▆▇█"
-CHART_WIDTH = 64
 
 
 class Side(str, Enum):
@@ -61,11 +57,10 @@ def verify(
 
     Example: coder verify lite.gguf --against ./DeepSeek-Coder-V2-Lite-Instruct
     """
-    from coderv2_local.models import find_model
     from coderv2_local.verify.judge import verify as check
     from quant.cores import usable_cores
 
-    path = find_model(model).path
+    path = model_file(model)
     threads = threads or usable_cores()
     if (ids is None) != (dump is None):
         raise InputError("--ids and --dump go together", hint="--ids IDS.npy --dump LOGITS.npy --side reference")
@@ -131,76 +126,6 @@ def read_text(path: Path) -> str:
             return file.read(MAX_TEXT).decode("utf-8", "replace")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def show(verdict: "Verdict") -> None:
-    """The report, on stdout."""
-    out = Console(highlight=False, soft_wrap=True, markup=False)
-    a = verdict.agreement
-    out.print(f"{verdict.model} in the engine, against {verdict.against} in the reference, {verdict.tokens} tokens")
-    if verdict.stock_routing:
-        out.print("experts chosen by llama.cpp's own rule (--stock-routing)")
-    out.print()
-    out.print(f"divergence (KL, nats)   mean {a.mean_kl:.2e}   99 % {a.p99_kl:.2e}   max {a.max_kl:.2e}")
-    out.print(f"same most probable token   {a.top1:.1%}")
-    out.print(f"perplexity   engine {a.engine_perplexity:.4f}   reference {a.reference_perplexity:.4f}")
-    out.print()
-    out.print(f"divergence by position, {chart_scale(a.kl)}")
-    out.print("  " + chart(a.kl))
-    for stage in dict.fromkeys(d.stage for d in verdict.stages):
-        values = [d.difference for d in verdict.stages if d.stage == stage]
-        worst = next(d for d in verdict.largest if d.stage == stage)
-        where = f" in layer {worst.layer}" if worst.layer >= 0 else ""
-        unit = "choices that differ" if stage == "router" else "relative difference"
-        out.print(f"{stage:<10} {unit}, largest {worst.difference:.1e}{where}")
-        if len(values) > 1:
-            out.print("  " + chart(values))
-    if verdict.tensors is not None:
-        t = verdict.tensors
-        out.print(f"tensors    {t.parts} parts compared, {t.identical} identical to the source, {len(t.bad)} off")
-    for remark in verdict.remarks:
-        out.print(f"note: {remark}")
-    out.print()
-    for reason in verdict.reasons[:SHOWN]:
-        out.print(f"✗ {reason}")
-    if len(verdict.reasons) > SHOWN:
-        out.print(f"✗ … and {len(verdict.reasons) - SHOWN} more (--json has all)")
-    bound = f"mean divergence at most {verdict.threshold.mean_kl:g}, for {verdict.threshold.coarsest}"
-    out.print(f"verdict: {'good' if verdict.good else 'against the file'} ({bound})")
-
-
-def chart(values: "tuple[float, ...] | list[float]") -> str:
-    """A line of bars on a logarithmic scale, the largest of its stretch each: at most 64 wide.
-
-    Doctest:
-        >>> chart([1e-3, 1e-2, 1e-1])
-        '▁▅█'
-    """
-    step = max(1, math.ceil(len(values) / CHART_WIDTH))
-    peaks = [max(values[i : i + step]) for i in range(0, len(values), step)]
-    low, high = log_range(peaks)
-    spread = high - low or 1.0
-    levels = (min(max((log10(v) - low) / spread, 0.0), 1.0) for v in peaks)
-    return "".join(BARS[round(level * (len(BARS) - 1))] for level in levels)
-
-
-def chart_scale(values: "tuple[float, ...] | list[float]") -> str:
-    """What the lowest and the highest bar stand for."""
-    low, high = log_range(list(values))
-    return f"from 1e{low:.1f} to 1e{high:.1f}"
-
-
-def log10(value: float) -> float:
-    """log₁₀ that has a floor and a ceiling."""
-    if not value < 1e30:
-        return 30.0
-    return math.log10(max(value, 1e-18))
-
-
-def log_range(values: list[float]) -> tuple[float, float]:
-    """The lowest and highest log₁₀."""
-    logs = [log10(v) for v in values]
-    return min(logs), max(logs)
 
 
 def finite(value: object) -> object:

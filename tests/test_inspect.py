@@ -5,10 +5,12 @@ import json
 
 import pytest
 import typer
+from conftest import assert_refused
 from small_models import FULL, LITE, random_checkpoint, write_gguf
 from typer.testing import CliRunner
 
 from cli.inspect import inspect as command
+from cli.inspect import number, readable, summary
 from coderv2_local.inspection import checks, inspect
 from coderv2_local.models import find_model
 from converters.gguf_config import config_of
@@ -108,6 +110,24 @@ def test_a_missing_tensor_and_bytes_too_many(header):
     found = {c.text: c.state for c in checks(changed, config_of(header))}
     assert state_of(found, "blk.1.ffn_norm.weight is missing") == "bad"
     assert state_of(found, "belong to no tensor") == "note"
+
+
+def test_sizes_and_counts_as_a_person_reads_them():
+    assert [readable(n) for n in (0, 999, 1000, 999_499, 999_999, 9.5e9, 4.7e14)] == [
+        "0 B", "999 B", "1 kB", "999 kB", "1 MB", "9.5 GB", "470 TB",
+    ]  # fmt: skip
+    assert [number(n) for n in (8192, 1_048_576, 235_741_434_880)] == ["8192", "1.05 million", "236 billion"]
+
+
+def test_the_last_line_is_the_summary():
+    assert summary(["ok"] * 3) == "health: good"
+    assert summary(["ok", "bad"]) == "health: 1 thing is wrong (✗)"
+    assert summary(["note", "bad", "bad"]) == "health: 2 things are wrong (✗), 1 to know about (·)"
+
+
+def test_a_server_has_no_file(coder):
+    assert_refused(coder("inspect", "https://localhost:1"), "is a server")
+    assert_refused(coder("verify", "https://localhost:1"), "is a server")
 
 
 def test_the_command(header, tmp_path):

@@ -9,8 +9,8 @@ import typer
 from small_models import FULL, LITE, golden, patch_float, patch_tensor, random_checkpoint, write_gguf
 from typer.testing import CliRunner
 
-from cli.verify import chart
 from cli.verify import verify as command
+from cli.verify_report import chart
 from coderv2_local.loadable import check_loadable, impossible
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.model import forward
@@ -338,7 +338,7 @@ def test_the_report_and_its_exit(tmp_path, full, run):
     path = write_gguf(full, tmp_path / "m.gguf")
     good = run(path, "--against", full, "--tokens", TOKENS)
     assert good.exit_code == 0
-    for words in ("mean", "99 %", "max", "perplexity", "router", "verdict: good", "identical to the source"):
+    for words in ("mean", "99 %", "max", "perplexity", "choice of experts", "verdict: good", "identical to the source"):
         assert words in good.stdout
     stock = run(path, "--tokens", TOKENS, "--stock-routing")
     assert isinstance(stock.exception, VerdictError)

@@ -20,7 +20,7 @@ from coderv2_local.verify.engine_side import StageTap, engine_logits, exact_engi
 from coderv2_local.verify.judge import CODE, text_ids, verify
 from coderv2_local.verify.steps import step_differences
 from coderv2_local.verify.structure import problems
-from coderv2_local.verify.thresholds import over_bound
+from coderv2_local.verify.thresholds import with_bounds
 from converters.config import ModelConfig
 from converters.gguf_config import config_of
 from converters.gguf_header import dequantize, read_header
@@ -124,13 +124,12 @@ DEFECTS = {
 }
 
 
-def steps_of(path: Path, weights: GgufWeights):
-    """The engine's steps on one file against the reference over another, and those over the bound."""
+def wrong_steps(path: Path, weights: GgufWeights):
+    """The engine's steps on one file that are too far from the reference's over another."""
     header, tap = read_header(path), StageTap()
     with exact_engine(path, TOKENS, 1, [*install_taps(header.metadata), tap]) as engine:
         logits = engine_logits(engine, text_ids(engine.vocabulary, CODE, TOKENS))
-    steps = step_differences(weights, tap, logits)
-    return steps, over_bound(header, steps)
+    return [s for s in with_bounds(header, step_differences(weights, tap, logits)) if not s.good]
 
 
 def test_a_good_file_is_good(checkpoint, good):
@@ -156,7 +155,7 @@ def test_a_defect_is_named_against_the_checkpoint(checkpoint, damaged, name):
 @pytest.mark.parametrize("name", DEFECTS)
 def test_an_engine_that_did_so_would_be_caught_by_its_steps_alone(good, damaged, name):
     DEFECTS[name].make(damaged)
-    _, over = steps_of(damaged, GgufWeights.open(good))
+    over = wrong_steps(damaged, GgufWeights.open(good))
     assert {(s.stage, s.layer) for s in over} == DEFECTS[name].steps
     assert "may cost" in str(over[0])
 

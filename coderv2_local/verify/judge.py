@@ -25,7 +25,7 @@ from .sources import GgufSource, Source, open_source
 from .steps import step_differences
 from .structure import problems
 from .tensors import compare_tensors
-from .thresholds import over_bound, threshold
+from .thresholds import threshold, with_bounds
 from .verdict import Verdict, reasons
 
 Side = Literal["engine", "reference"]
@@ -112,8 +112,11 @@ def verify(
         raise InputError(
             f"the engine has logits for {from_engine.shape[1]} tokens, the reference for {from_reference.shape[1]}"
         )
-    steps = step_differences(
-        own.weights, stages, from_engine, on_progress=lambda a, b: tell("following the engine step by step", a, b)
+    steps = with_bounds(
+        header,
+        step_differences(
+            own.weights, stages, from_engine, on_progress=lambda a, b: tell("following the engine step by step", a, b)
+        ),
     )
     measured, bound = agreement(from_reference, from_engine, ids), threshold(header, own_weights=against is None)
     return Verdict(
@@ -129,9 +132,7 @@ def verify(
         settings=settings,
         tensors=tensors,
         remarks=remarks(header) + unseen(len(steps), config),
-        reasons=reasons(
-            measured, bound, settings, tensors, broken_rules(stages, source.config), over_bound(header, steps)
-        ),
+        reasons=reasons(measured, bound, settings, tensors, broken_rules(stages, source.config), steps),
     )
 
 

@@ -67,14 +67,21 @@ def threshold(header: GgufHeader, *, own_weights: bool) -> Threshold:
 
 
 @dataclass(frozen=True)
-class StepOverBound:
-    """A step that the engine does not take as the reference does."""
+class Step:
+    """One step of the engine by itself, and how far it may be from the reference's."""
 
     stage: str
     layer: int
+    """-1 outside the layers."""
     difference: float
     bound: float
     coarsest: str
+    """The type that the bound comes from."""
+
+    @property
+    def good(self) -> bool:
+        """Is it within its bound? NaN is not."""
+        return self.difference <= self.bound
 
     def __str__(self) -> str:
         where = f" in layer {self.layer}" if self.layer >= 0 else ""
@@ -82,14 +89,9 @@ class StepOverBound:
         return f"the engine's {self.stage}{where} is {self.difference:.3g} away from the reference's, {cost}"
 
 
-def over_bound(header: GgufHeader, steps: Iterable[StageDifference]) -> list[StepOverBound]:
-    """The steps that differ by more than the types of their matrices explain."""
-    found = []
-    for step in steps:
-        bound, coarsest = step_bound(header, step.stage, step.layer)
-        if not step.difference <= bound:  # NaN is over it too
-            found.append(StepOverBound(step.stage, step.layer, step.difference, bound, coarsest))
-    return found
+def with_bounds(header: GgufHeader, steps: Iterable[StageDifference]) -> list[Step]:
+    """Each step with its bound, by the types of its matrices."""
+    return [Step(s.stage, s.layer, s.difference, *step_bound(header, s.stage, s.layer)) for s in steps]
 
 
 def step_bound(header: GgufHeader, stage: str, layer: int) -> tuple[float, str]:

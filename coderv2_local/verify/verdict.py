@@ -6,7 +6,7 @@ from typing import Any
 from .layers import RuleBroken, StageDifference
 from .measures import Agreement
 from .tensors import TensorComparison
-from .thresholds import StepOverBound, Threshold
+from .thresholds import Step, Threshold
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Verdict:
     """Every stage of every layer."""
     largest: list[StageDifference]
     """The largest difference of each stage."""
-    steps: list[StageDifference]
+    steps: list[Step]
     """Every step of the engine by itself, from its own input, over the file's own weights."""
     settings: list[str]
     """Constants that differ from the source's, in words."""
@@ -48,7 +48,7 @@ def reasons(
     settings: list[str],
     tensors: TensorComparison | None,
     rules: list[RuleBroken],
-    steps: list[StepOverBound],
+    steps: list[Step],
 ) -> list[str]:
     """Why the file is not what it should be, the plainest first; empty if nothing is wrong."""
     found = list(settings)
@@ -62,9 +62,9 @@ def reasons(
             f"the experts are chosen by another rule than the model's in {len(rules)} layers, "
             f"for {worst.tokens:.0%} of the tokens in layer {worst.layer}"
         )
-    if steps:
-        worst_step = max(steps, key=lambda s: s.difference / s.bound)
-        found.append(f"{worst_step}" + (f", and {len(steps) - 1} more steps like this" if len(steps) > 1 else ""))
+    if over := [s for s in steps if not s.good]:
+        worst_step = max(over, key=lambda s: s.difference / s.bound)
+        found.append(f"{worst_step}" + (f", and {len(over) - 1} more steps like this" if len(over) > 1 else ""))
     if not measured.mean_kl <= bound.mean_kl:
         found.append(
             f"the mean divergence is {measured.mean_kl:.3g}, over the {bound.mean_kl:.3g} "
