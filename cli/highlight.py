@@ -136,7 +136,7 @@ class CodeLines:
         for word in dict.fromkeys(HEREDOC.findall(text)):
             unclosed, _ = self._lexer.lex(f"{text}x 1\n", self._state)
             if self._differ(unclosed, f"{text}x 1\n{word}\n"):
-                return word
+                return str(word)
         return None
 
     def _differ(self, tokens: TokenSequence, closed: str) -> bool:

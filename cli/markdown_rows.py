@@ -59,6 +59,7 @@ class RowRenderer:
 
     def __init__(self, console: Console) -> None:
         self._painter = Painter(console)
+        _parser()  # takes a while to load: now, not in the middle of an answer
         self._code: CodeLines | None = None
         self._code_prefix = ""
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cli.markdown_rows import RowRenderer
 
 UPDATE_SECONDS = 0.05  # at most 20 updates a second …
-SHARE_OF_TIME = 0.01  # … and no more of them than this share of one core can draw
+SHARE_OF_TIME = 0.01  # … and no more of them than this share of one core can draw …
+LONGEST_WAIT = 0.5  # … but two a second in any case: the first drawing in a language loads its lexer
 LONGEST_LINE = 8_000  # characters; a longer line is shown as it comes, without being looked at
 UNDECIDED = re.compile(r"\s*([-=*_+>#`~|]{1,4}|\d{1,9}[.)]?)\s*$")  # how a line may begin that may become anything
 
@@ -86,7 +87,8 @@ class MarkdownStream:
         if now >= self._next_update:
             began = self._effort()
             self._draw()
-            self._next_update = now + max(UPDATE_SECONDS, (self._effort() - began) / SHARE_OF_TIME)
+            wait = (self._effort() - began) / SHARE_OF_TIME
+            self._next_update = now + min(max(UPDATE_SECONDS, wait), LONGEST_WAIT)
 
     def close(self) -> None:
         """Show what is left, for good. Nothing happens the second time."""

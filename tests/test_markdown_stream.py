@@ -189,11 +189,11 @@ def test_how_any_markdown_is_cut_does_not_matter(pieces, places):
     assert shown(cut(text, places), 40).rows() == shown([text], 40, draw=False).rows()
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.sampled_from(PIECES), max_size=30))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=20))
 def test_only_known_escape_sequences_are_written_and_no_word_is_lost(pieces):
     text = "".join(pieces)
-    terminal = shown([text], 600, draw=False)
+    terminal = shown([text], 300, 80, draw=False)
     assert "\x1b" not in ESCAPES.sub("", terminal.getvalue())
     assert "\u202e" not in terminal.getvalue()
     for word in ("words", "text", "漢字", "def"):
@@ -223,13 +223,25 @@ def test_updates_are_spaced_and_all_is_shown_at_the_end(monkeypatch):
 
 def test_slow_drawing_makes_updates_rarer(monkeypatch):
     terminal = Terminal()
-    now, spent, drawn = [0.0], itertools.count(step=0.01), []  # each drawing takes 10 ms
+    now, spent, drawn = [0.0], itertools.count(step=0.004), []  # each drawing takes 4 ms
     screen = MarkdownStream(terminal.console, clock=lambda: now[0], effort=lambda: next(spent))
     monkeypatch.setattr(screen._tail, "update", lambda final, tail: drawn.append(now[0]))
     for i in range(1000):
         now[0] = i / 100
         screen.feed("w ")
-    assert 0.01 * len(drawn) <= 0.02 * 10
+    assert 0.004 * len(drawn) <= 0.0105 * 10
+    assert len(drawn) > 20
+
+
+def test_one_slow_drawing_does_not_freeze_the_screen(monkeypatch):
+    terminal = Terminal()
+    now, spent, drawn = [0.0], itertools.count(step=1.0), []
+    screen = MarkdownStream(terminal.console, clock=lambda: now[0], effort=lambda: next(spent))
+    monkeypatch.setattr(screen._tail, "update", lambda final, tail: drawn.append(now[0]))
+    for i in range(200):
+        now[0] = i / 100
+        screen.feed("w ")
+    assert len(drawn) >= 4
 
 
 def test_ctrl_c_leaves_what_came_so_far():
@@ -350,7 +362,7 @@ def test_hostile_answers_are_shown_safely(name):
     ],
 )  # fmt: skip
 def test_work_grows_linearly_with_the_answer(opening, unit):
-    """Counted in calls of functions: four times the text is no more than five times the work."""
+    """Counted in calls of functions: three times the text is no more than four times the work."""
 
     def work(n):
         text = opening + unit * (n // len(unit))
@@ -366,12 +378,12 @@ def test_work_grows_linearly_with_the_answer(opening, unit):
             screen.feed(text[:100])
             sys.setprofile(count)
             try:
-                for at in range(100, len(text), 200):
-                    screen.feed(text[at : at + 200])
+                for at in range(100, len(text), 500):
+                    screen.feed(text[at : at + 500])
                 screen.close()
             finally:
                 sys.setprofile(None)
         return calls[0]
 
     # both past the sizes up to which a block is held
-    assert work(40_000) < 5 * work(10_000)
+    assert work(30_000) < 4 * work(10_000)
