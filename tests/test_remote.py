@@ -17,6 +17,7 @@ from remote_servers import (
 
 from coderv2_local import remote
 from coderv2_local.engine import ContextFull
+from coderv2_local.fim.trained import fim_training
 from coderv2_local.prompt import Message, chat_prompt
 from coderv2_local.remote.address import parse_address
 from coderv2_local.remote.flavours import Flavour
@@ -329,10 +330,9 @@ def test_deepseek_fills_in_by_suffix(server):
 @pytest.mark.parametrize(
     ("owner", "name", "refused"),
     [
-        ("vllm", "deepseek-ai/DeepSeek-Coder-V2-Instruct", "236B"),
-        ("sglang", "DeepSeek-Coder-V2-Base-AWQ", "236B"),
+        ("vllm", "deepseek-ai/DeepSeek-Coder-V2-Lite-Base", "/detokenize"),
         ("llamacpp", "/models/coderv2/lite.gguf", ""),
-        ("llamacpp", "DeepSeek-Coder-V2-Instruct-0724.gguf", ""),
+        ("deepseek", "deepseek-chat", ""),
         ("someone", "gpt", "no /infill"),
     ],
 )
@@ -342,10 +342,10 @@ def test_where_there_is_no_infill_the_reason_is_named(server, owner, name, refus
     assert backend.capabilities.infill == (not refused)
 
 
-def test_the_236b_is_known_by_its_size_too(server):
+def test_the_236b_is_told_by_its_size_where_its_name_does_not_say(server):
     backend = connect(server, "llamacpp", "model.gguf", meta={"n_params": 235_741_434_880, "n_ctx": 4096})
-    assert "236B" in backend.no_infill
-    assert backend.n_ctx == 4096
+    assert (backend.name, backend.n_ctx) == ("model.gguf (236B)", 4096)
+    assert "was not trained" in fim_training(backend.name).refusal
 
 
 def test_each_server_is_given_the_options_it_knows():

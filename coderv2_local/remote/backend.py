@@ -12,7 +12,7 @@ from coderv2_local.prompt import ChatFormat, Message, chat_format
 from coderv2_local.remote.answers import DONE, read_event
 from coderv2_local.remote.client import Client
 from coderv2_local.remote.failures import RemoteError
-from coderv2_local.remote.flavours import Flavour, recognize
+from coderv2_local.remote.flavours import Flavour, Served, recognize
 from coderv2_local.remote.infill import infill_request, why_no_infill
 from coderv2_local.remote.request_fields import sampling_fields
 from coderv2_local.remote.server_sent_events import EventTooLarge, event_data
@@ -21,6 +21,8 @@ from coderv2_local.sampling import SamplingOptions
 from coderv2_local.stream import printable, until
 from quant.errors import InputError
 
+FULL_SIZE = (235e9, 236.5e9)
+"""Between these lie the parameters of DeepSeek-Coder-V2: 235.74 billion."""
 TOKEN_CHARACTERS = 256
 """The longest token of this family has 128 characters: more text than that has not been asked for."""
 
@@ -33,7 +35,7 @@ class RemoteBackend:
 
     Attributes:
         server: what kind of server it is, and where, to show.
-        model: the id that requests give.
+        model: the id that requests give; `name` is its last part.
         no_infill: why there is no infill; "" where there is.
 
     Raises:
@@ -46,9 +48,10 @@ class RemoteBackend:
         self._served = served = recognize(client)
         self._tokenizer = Tokenizer(client, served)
         self.model = served.model
-        self.name = printable(served.model.replace("\\", "/").rstrip("/").rpartition("/")[2]) or "model"
+        self.name = shown_name(served)
         self.server = f"{served.flavour.value} at {client.address}"
         self.n_ctx = served.n_ctx
+        self.vocabulary_id = ""
         self.no_infill = why_no_infill(served, self._tokenizer)
         self.capabilities = Capabilities(infill=not self.no_infill, grammar=served.flavour is Flavour.LLAMA_SERVER)
 
@@ -225,3 +228,10 @@ class RemoteBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def shown_name(served: Served) -> str:
+    """A model's id without folders; with its size where the server says that it is the 236B."""
+    name = printable(served.model.replace("\\", "/").rstrip("/").rpartition("/")[2]) or "model"
+    is_full = FULL_SIZE[0] < (served.parameters or 0) < FULL_SIZE[1] and "236b" not in name.lower()
+    return f"{name} (236B)" if is_full else name

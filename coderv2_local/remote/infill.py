@@ -4,7 +4,6 @@ llama-server has /infill, which lays the prompt out by the ids in its model file
 text after the hole as `suffix`. vLLM and SGLang take a prompt of ids, so that the one of the paper can be sent.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,6 @@ from coderv2_local.remote.flavours import Flavour, Served
 from coderv2_local.remote.tokens import BOS, FIM_BEGIN, FIM_END, FIM_HOLE, Tokenizer
 
 DEEPSEEK_LIMIT = 4096  # tokens of a middle, by the documentation of that interface
-FULL_SIZE = range(235_000_000_000, 236_500_000_000)
-LITE_OR_0724 = re.compile(r"lite|16b|0724", re.IGNORECASE)
-CODER_V2 = re.compile(r"coder-?v2", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,7 @@ class InfillRequest:
 
 
 def why_no_infill(served: Served, tokenizer: Tokenizer) -> str:
-    """The reason why this server cannot fill in; "" where it can."""
-    name = served.model.rpartition("/")[2]
-    untrained = CODER_V2.search(name) if served.parameters is None else served.parameters in FULL_SIZE
-    if untrained and not LITE_OR_0724.search(name):
-        return "the 236B was not trained to (the Lite models were, and the 0724 update by its report)"
+    """The reason why this server cannot fill in; "" where it can. Whether its model was trained to is not asked."""
     if served.flavour in (Flavour.LLAMA_SERVER, Flavour.DEEPSEEK):
         return ""
     if served.flavour in (Flavour.VLLM, Flavour.SGLANG):
