@@ -1,10 +1,10 @@
-"""Measure a GGUF of `tiny` on held-out files, through the same code as `coder fim` and `coder chat`.
+"""Measure a GGUF of `tiny` on held-out files, through the same code as `coder eval fim` and `coder chat`.
 
     python evaluate.py CORPUS_DIR MODEL.gguf [--holes 500] [--questions 100]
 
-Prints one JSON object: single-line FIM exact match (after trimming blanks) and how often the filled function parses,
-for whole lines (indentation included: a blank line is filled) and for the rest of a line; for chat, how often a
-docstring-style request is answered by one fenced function that parses and has the name asked for.
+Prints one JSON object: for each kind of hole in held-out functions, how many answers are exactly what stood there, how
+similar they are, and how often the filled function parses, raw and after the rules of `coder fim`; for chat, how often
+a docstring-style request is answered by one fenced function that parses and has the name asked for.
 """
 
 import argparse
@@ -12,49 +12,38 @@ import ast
 import json
 import random
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from coderv2_local.backend import LocalBackend
 from coderv2_local.conversation import Conversation
-from coderv2_local.fim.fill import FillOptions, fill
-from coderv2_local.fim.hole import Hole
+from coderv2_local.evaluation.documents import Document
+from coderv2_local.evaluation.holes import KINDS, draw_holes
+from coderv2_local.evaluation.infilling import PYTHON, evaluate, figures, reasons
+from coderv2_local.evaluation.measures import parses
 from coderv2_local.models import find_model
 from coderv2_local.sampling import SamplingOptions
 
-GREEDY = SamplingOptions()
 CHAT = SamplingOptions(repeat_penalty=find_model("tiny").repeat_penalty)
 FENCED = re.compile(r"```python\n(.*?)```", re.S)
+LONGEST_MIDDLE = 64  # tokens
 
 
-def parses(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (SyntaxError, ValueError):
-        return False
-    return True
-
-
-def fim_figures(backend: LocalBackend, texts: list[str], rng: random.Random, rest_of_line: bool) -> dict[str, float]:
-    exact = compiled = 0
-    for text in texts:
-        lines = text.splitlines(keepends=True)
-        i = rng.choice([n for n, line in enumerate(lines) if n and len(line.strip()) > 3])
-        start = sum(map(len, lines[:i]))
-        line = lines[i].rstrip("\n")
-        end = start + len(line)
-        if rest_of_line:
-            start += rng.randint(len(line) - len(line.lstrip()) + 1, len(line) - 1)
-        middle = fill(Hole(text[:start], text[end:]), backend, GREEDY, FillOptions(max_tokens=64)).text
-        exact += middle.strip() == text[start:end].strip()
-        compiled += bool(middle.strip()) and parses(text[:start] + middle + text[end:])
-    return {"holes": len(texts), "exact match": exact / len(texts), "parses": compiled / len(texts)}
+def fim_figures(backend: LocalBackend, functions: list[dict], holes: int) -> dict[str, dict]:
+    documents = [Document(f"{n}", PYTHON, d["text"]) for n, d in enumerate(functions)]
+    out = {}
+    for kind in KINDS:
+        outcomes = list(evaluate(draw_holes(documents, kind, holes, seed=0), backend, LONGEST_MIDDLE))
+        kept, raw = (figures(score(o) for o in outcomes) for score in (lambda o: o.score, lambda o: o.raw_score))
+        out[kind] = {**asdict(kept), "raw": asdict(raw), "reasons": reasons(outcomes)}
+    return out
 
 
 def chat_figures(backend: LocalBackend, pairs: list[dict]) -> dict[str, float]:
     good = 0
     for pair in pairs:
         conversation = Conversation(backend, CHAT, 400)
-        generation, _ = conversation.ask(f"Write a Python function `{pair['name']}`: {pair['summary']}")
+        generation = conversation.ask(f"Write a Python function `{pair['name']}`: {pair['summary']}").generation
         code = FENCED.fullmatch("".join(generation).strip())
         if code and parses(code[1]):
             body = ast.parse(code[1]).body
@@ -71,17 +60,16 @@ def main() -> None:
     args = parser.parse_args()
     documents = [json.loads(line) for line in (args.corpus / "heldout.jsonl").open()]
     functions = [
-        d["text"] for d in documents if d["kind"] == "function" and d["text"].count("\n") >= 5 and len(d["text"]) < 1200
+        d for d in documents if d["kind"] == "function" and d["text"].count("\n") >= 5 and len(d["text"]) < 1200
     ]
     pairs = [d for d in documents if d["kind"] == "pair"]
     rng = random.Random(0)
     with LocalBackend(args.model) as backend:
-        figures = {
-            "whole line": fim_figures(backend, rng.sample(functions, args.holes), rng, rest_of_line=False),
-            "rest of line": fim_figures(backend, rng.sample(functions, args.holes), rng, rest_of_line=True),
+        report = {
+            "fim": fim_figures(backend, functions, args.holes),
             "chat": chat_figures(backend, rng.sample(pairs, min(args.questions, len(pairs)))),
         }
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,148 @@
+"""Other files that the model is shown: which ones, what of them, and which ones never."""
+
+import os
+import time
+
+import pytest
+
+from coderv2_local.fim.comments import path_comment
+from coderv2_local.fim.context import Snippet, outline, preamble
+from coderv2_local.fim.related import label_of, named_snippets, related_snippets
+
+
+def words(text):
+    return len(text.split())
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project in many languages, all of it edited just now."""
+    root = tmp_path / "project"
+    for name, text in {
+        ".git/HEAD": "ref: refs/heads/main\n",
+        ".gitignore": "ignored.py\nmade/\n*.gen.py\n",
+        ".env": "KEY=secret\n",
+        "app.py": "import lib.io\nfrom .near import b\n",
+        "near.py": "def b():\n    return 1\n",
+        "lib/__init__.py": "",
+        "lib/io.py": "import os\n\nLIMIT = 3\n\nclass Reader:\n    def read(self, n):\n        return n\n",
+        "lib/other.py": "def other(): pass\n",
+        "ignored.py": "def ignored(): pass\n",
+        "made/made.py": "def made(): pass\n",
+        "x.gen.py": "def generated(): pass\n",
+        "secret_keys.py": "KEY = 1\n",
+        "node_modules/m.py": "def vendored(): pass\n",
+        "main.c": '#include "util.h"\n#include <stdio.h>\n',
+        "util.h": "int add(int a, int b);\n",
+        "web/a.ts": "import { b } from './b'\nimport fs from 'fs'\n",
+        "web/b.ts": "export const b = 1\nexport function c(x: number) {\n  return x\n}\n",
+        "src/lib.rs": "mod parse;\n",
+        "src/parse.rs": "pub fn parse(s: &str) -> u32 {\n    0\n}\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def labels(project, name):
+    return [s.label for s in related_snippets(project / name, (project / name).read_text(), max_seconds=5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "imported"),
+    [
+        ("app.py", ["lib/io.py", "near.py"]),
+        ("main.c", ["util.h"]),
+        ("web/a.ts", ["web/b.ts"]),
+        ("src/lib.rs", ["src/parse.rs"]),
+    ],
+)
+def test_imported_files_come_first(project, name, imported):
+    found = labels(project, name)
+    assert sorted(found[: len(imported)]) == imported
+
+
+def test_recently_edited_files_of_the_same_language_follow(project):
+    assert "lib/other.py" in labels(project, "app.py")
+    assert "util.h" not in labels(project, "app.py")
+    old = time.time() - 30 * 24 * 3600
+    os.utime(project / "lib/other.py", (old, old))
+    assert "lib/other.py" not in labels(project, "app.py")
+    assert "lib/io.py" in labels(project, "app.py")  # imported, however old
+
+
+def test_what_could_hold_a_secret_or_is_ignored_is_never_shown(project):
+    (project / "app.py").write_text(
+        "import secret_keys, ignored\nimport made.made\nimport x.gen\nimport node_modules.m\nfrom . import near\n"
+    )
+    found = labels(project, "app.py")
+    assert set(found) <= {"near.py", "lib/io.py", "lib/other.py", "lib/__init__.py"}
+    assert "near.py" in found
+
+
+def test_nothing_outside_the_project_is_shown(project, tmp_path):
+    (tmp_path / "outside.py").write_text("def outside(): pass\n")
+    (project / "link.py").symlink_to(tmp_path / "outside.py")
+    (project / "lib/app.py").write_text("from ...outside import x\nimport link\nfrom .... import y\n")
+    assert not {label for label in labels(project, "lib/app.py") if "outside" in label or "link" in label}
+
+
+def test_a_large_project_takes_no_longer_than_allowed(tmp_path):
+    for n in range(1500):
+        folder = tmp_path / f"f{n % 50}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"m{n}.py").write_text(f"def f{n}(): pass\n" * 50)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "app.py").write_text("".join(f"import f{n % 50}.m{n}\n" for n in range(1500)))
+    found = related_snippets(tmp_path / "app.py", (tmp_path / "app.py").read_text(), max_seconds=0)
+    assert len(found) <= 1  # no time at all: at most one import, whatever there is
+
+
+def test_files_that_cannot_be_read_are_left_out(project):
+    (project / "near.py").write_bytes(b"\xff\xfe\x00")
+    (project / "lib/io.py").write_bytes(b"\0" * 100)
+    assert set(labels(project, "app.py")) <= {"lib/other.py", "lib/__init__.py"}
+
+
+def test_a_file_that_does_not_exist_yet_has_context_too(project):
+    assert next(s.label for s in related_snippets(project / "new.py", "import near\n", max_seconds=5)) == "near.py"
+
+
+def test_an_outline_has_the_lines_that_define_names(project):
+    text = (project / "lib/io.py").read_text()
+    assert outline(text) == "LIMIT = 3\nclass Reader:\n    def read(self, n):\n"
+    assert outline("int add(int a, int b) {\n  return a;\n}\n") == "int add(int a, int b) {\n"
+    assert outline("pub fn f() {}\nlet x = 1;\n    x + 1\n").startswith("pub fn f() {}\n")
+    assert outline("just\ntext\n") == "just\ntext\n"
+
+
+def test_snippets_are_cut_at_whole_lines_within_the_budget():
+    long = Snippet("b.py", "".join(f"line {n}\n" for n in range(1000)))
+    text = preamble([Snippet("a.py", "x = 1\n"), long], "c.py", words, 100)
+    assert text.startswith("# a.py\nx = 1\n\n# b.py\nline 0\n")
+    assert text.endswith("\n\n# c.py\n")
+    assert words(text) <= 100
+    assert all(line.startswith(("#", "line ", "x =")) or not line for line in text.split("\n"))
+    assert preamble([long], "c.py", words, 3) == preamble([], "c.py", words, 100) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "comment"),
+    [
+        ("a/b.py", "# a/b.py\n"),
+        ("a.rs", "// a.rs\n"),
+        ("a.sql", "-- a.sql\n"),
+        ("a.css", "/* a.css */\n"),
+        ("a.html", "<!-- a.html -->\n"),
+        ("Makefile", "# Makefile\n"),
+        ("odd\nname.py", "# odd name.py\n"),
+    ],
+)
+def test_a_path_is_a_comment_of_its_language(name, comment):
+    assert path_comment(name) == comment
+
+
+def test_named_files_are_shown_whole(project):
+    (found,) = named_snippets([project / "lib/io.py"], project / "app.py")
+    assert found == Snippet("lib/io.py", (project / "lib/io.py").read_text())
+    assert label_of(project / "lib" / "io.py") == "lib/io.py"
