@@ -1,0 +1,355 @@
+"""Placement: decision tables for machines that are not at hand, and formulas held against llama.cpp's own report."""
+
+import dataclasses
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from small_models import LITE as SMALL_LITE
+from small_models import random_checkpoint, write_gguf
+
+from coderv2_local import llama_library
+from coderv2_local.backend import LocalBackend
+from coderv2_local.engine import Engine
+from coderv2_local.layout import GPU_RESERVE, gpu_budget, lay_out
+from coderv2_local.llama_library import llama
+from coderv2_local.load_options import LoadOptions
+from coderv2_local.load_wishes import LoadWishes
+from coderv2_local.machine import Gpu, Machine
+from coderv2_local.memory_classes import ModelMemory, memory_of_file, memory_of_recipe
+from coderv2_local.models import find_model
+from coderv2_local.placement import Placement, PlacementError, load_options_for, place
+from coderv2_local.registry import known_model, known_models
+from coderv2_local.tensor_overrides import expert_pattern
+from converters.gguf_header import read_header
+from converters.metadata import architecture_keys, encode_header, text, tokenizer_keys, u32
+from converters.metadata import lay_out as lay_out_file
+from converters.tensor_table import tensor_table
+from converters.tokenizer import CONTROL, NORMAL, TokenizerData
+from converters.type_choice import TypeChoice
+from quant.errors import InputError
+from quant.recipes import recipe
+
+GIB = 1 << 30
+TINY = find_model("tiny").path
+
+
+def machine(ram: int, vram: int = 0, *, cores: int = 8) -> Machine:
+    """`ram` and `vram` in GiB; 4 and 0.5 of them taken by other programs."""
+    gpus = (Gpu("GPU0", "a GPU", int((vram - 0.5) * GIB), vram * GIB),) if vram else ()
+    return Machine(cores, 2 * cores, (), ram * GIB, (ram - 4) * GIB, gpus)
+
+
+def model(name: str, recipe_name: str = "moe-4", *, mla: bool = True) -> ModelMemory:
+    return dataclasses.replace(memory_of_recipe(known_model(name).shape(), recipe_name), mla=mla)
+
+
+# --- bytes by class ------------------------------------------------------------------------------------------------
+
+
+def headers_only(path: Path, name: str, recipe_name: str) -> Path:
+    """A file of a published shape with a made-up vocabulary and holes for weights: enough for llama.cpp to plan."""
+    config = known_model(name).shape()
+    table, chosen = tensor_table(config), recipe(recipe_name)
+    types = TypeChoice(config, chosen, None, None, table)
+    heads = [(w.name, w.shape, types.choice(w).type) for w in table]
+    tokens = [f"t{i}" for i in range(config.vocab_size)]
+    kinds = [NORMAL] * (config.vocab_size - 2) + [CONTROL] * 2
+    bos, eos = config.vocab_size - 2, config.vocab_size - 1
+    data = TokenizerData(tokens, kinds, ["a b"], "deepseek-llm", bos, eos, None, True, False, {}, None)
+    metadata = {"general.architecture": text("deepseek2"), "general.file_type": u32(chosen.file_type)}
+    header = encode_header(metadata | architecture_keys(config) | tokenizer_keys(data), heads)
+    last = lay_out_file(heads, len(header))[-1]
+    with open(path, "wb") as f:
+        f.write(header)
+        f.truncate(last.offset + -(-last.nbytes // 32) * 32)
+    return path
+
+
+def planned_by_llama(path: Path, contexts: list[tuple[int, int]]) -> list[int]:
+    """Bytes of llama.cpp's compute buffer for each (context, ubatch), from its own planning: nothing is allocated."""
+    llama_library.start()
+    params = llama.llama_model_default_params()
+    params.load_mode, params.use_extra_bufts, params.no_alloc = llama.LLAMA_LOAD_MODE_NONE, False, True
+    loaded = llama.llama_model_load_from_file(str(path).encode(), params)
+    assert loaded, llama_library.complaints()
+    out = []
+    for n_ctx, n_ubatch in contexts:
+        p = llama.llama_context_default_params()
+        p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max, p.flash_attn_type = n_ctx, n_ubatch, n_ubatch, 1, 1
+        llama_library.forget_log()
+        context = llama.llama_init_from_model(loaded, p)
+        log = "".join(line for _, line in llama_library._log)
+        out.append(int(float(re.findall(r"compute buffer size =\s*([\d.]+) MiB", log)[-1]) * 2**20))
+        llama.llama_free(context)
+    llama.llama_model_free(loaded)
+    return out
+
+
+@pytest.mark.parametrize("name", ["lite", "236b"])
+def test_buffers_of_the_published_shapes_are_what_llama_plans(name, tmp_path):
+    path = headers_only(tmp_path / "m.gguf", name, "moe-4")
+    memory = memory_of_file(read_header(path))
+    cases = [(n, b) for n in (2048, 4096, 16384, 32768, 131072) for b in (512, 2048)]
+    for (n_ctx, n_ubatch), real in zip(cases, planned_by_llama(path, cases), strict=True):
+        assert memory.compute_bytes(n_ctx, n_ubatch) == pytest.approx(real, rel=0.01), (n_ctx, n_ubatch)
+
+
+def test_buffers_of_tiny_are_near_what_llama_plans():
+    memory = memory_of_file(read_header(TINY))
+    (real,) = planned_by_llama(TINY, [(512, 512)])
+    assert memory.compute_bytes(512, 512) == pytest.approx(real, abs=4 << 20)
+
+
+@pytest.mark.parametrize("mla", [True, False])
+def test_the_kv_cache_is_what_llama_allocates(tmp_path, mla):
+    folder = random_checkpoint(tmp_path / "c", SMALL_LITE)
+    path = write_gguf(folder, tmp_path / "m.gguf", split_mla=mla)
+    memory = memory_of_file(read_header(path))
+    assert memory.mla is mla
+    with Engine(path, LoadOptions(n_ctx=5000, n_threads=1)):
+        log = "".join(line for _, line in llama_library._log)
+    sizes = [float(x) for x in re.findall(r"KV buffer size =\s*([\d.]+) MiB", log)]
+    assert sizes
+    assert memory.kv_bytes(5000) / 2**20 == pytest.approx(sum(sizes), rel=0.01)
+
+
+def test_a_recipe_and_the_file_made_with_it_agree(tmp_path):
+    path = headers_only(tmp_path / "m.gguf", "lite", "q4_k_m")
+    assert memory_of_file(read_header(path)).weights == model("lite", "q4_k_m").weights
+    assert path.stat().st_size == pytest.approx(model("lite", "q4_k_m").total, rel=0.01)
+
+
+def test_classes_of_the_published_models():
+    """Shares and cache sizes as in the papers: experts are 92–95 % of the weights, the cache 31 or 69 KB a token."""
+    for name, kv in (("lite", 576 * 27 * 2), ("236b", 576 * 60 * 2)):
+        memory = model(name, "f16")
+        assert sum(memory.nbytes(k) for k in ("dense", "experts", "embedding", "output")) == memory.total
+        assert 0.91 < memory.nbytes("experts") / memory.total < 0.95
+        assert memory.kv_bytes(1024) == 1024 * kv
+    assert model("236b", mla=False).kv_bytes(1024) / model("236b").kv_bytes(1024) == pytest.approx(71, abs=1)
+
+
+# --- decisions -----------------------------------------------------------------------------------------------------
+
+# model, recipe, RAM, VRAM → all layers on the GPU?, expert layers on the CPU, from disk?, context
+DECISIONS = [
+    ("lite", "moe-4", 16, 0, False, 0, False, 16384),
+    ("lite", "moe-4", 32, 0, False, 0, False, 32768),
+    ("lite", "moe-4", 16, 8, True, 11, False, 16384),
+    ("lite", "moe-4", 32, 16, True, 0, False, 32768),
+    ("lite", "moe-4", 32, 24, True, 0, False, 32768),
+    ("lite", "moe-8", 16, 0, False, 0, True, 16384),
+    ("lite", "moe-8", 32, 0, False, 0, False, 16384),
+    ("lite", "moe-8", 16, 24, True, 0, False, 16384),
+    ("236b", "moe-4", 32, 0, False, 0, True, 16384),
+    ("236b", "moe-4", 64, 24, True, 57, True, 16384),
+    ("236b", "moe-4", 192, 0, False, 0, False, 16384),
+    ("236b", "moe-4", 192, 24, True, 57, False, 16384),
+    ("236b", "moe-8", 192, 24, False, 52, True, 16384),
+]
+
+
+@pytest.mark.parametrize("case", DECISIONS, ids=lambda c: "-".join(map(str, c[:4])))
+def test_decisions(case):
+    name, recipe_name, ram, vram, all_layers, cpu_experts, from_disk, context = case
+    memory, m = model(name, recipe_name), machine(ram, vram)
+    placed = place(memory, m)
+    options, n = placed.options, memory.config.n_layers
+    assert (options.n_gpu_layers == n + 1) is all_layers
+    assert len(options.cpu_expert_layers) == pytest.approx(cpu_experts, abs=1)
+    assert options.stream_experts is from_disk
+    assert options.n_ctx == context
+    assert options.n_threads == 8
+    assert not options.repack
+    assert_within(placed, memory, m)
+
+
+def assert_within(placed: Placement, memory: ModelMemory, m: Machine) -> None:
+    """What must hold of every placement: nothing is filled beyond its size, nothing is counted twice or not at all."""
+    layout, options = placed.layout, placed.options
+    assert layout.gpu <= gpu_budget(m.gpus)
+    assert layout.private + layout.dense <= m.available
+    assert (layout.uncached == 0) == (layout.dense + layout.experts <= layout.room)
+    buffers = memory.compute_bytes(options.n_ctx, options.n_ubatch or options.n_batch)
+    assert memory.total + memory.kv_bytes(options.n_ctx) <= layout.gpu + layout.private + layout.dense + layout.experts
+    assert layout.gpu + layout.private + layout.dense + layout.experts <= (
+        memory.total + memory.kv_bytes(options.n_ctx) + 3 * buffers + memory.runtime_bytes + GPU_RESERVE
+    )
+    assert len(placed.reasons) >= 6
+
+
+@pytest.mark.parametrize("name", ["lite", "236b"])
+@pytest.mark.parametrize("mla", [True, False])
+@pytest.mark.parametrize("vram", [0, 4, 8, 12, 16, 24, 48, 192])
+@pytest.mark.parametrize("ram", [8, 16, 32, 64, 192, 512])
+def test_every_machine_gets_what_fits_it_or_a_refusal(name, mla, vram, ram):
+    memory, m = model(name, mla=mla), machine(ram, vram)
+    least = lay_out(memory, m, LoadOptions(n_ctx=2048))
+    if not vram and not least.possible:
+        with pytest.raises(PlacementError, match="can be had") as refused:
+            place(memory, m)
+        assert refused.value.hint
+        return
+    try:
+        placed = place(memory, m)
+    except PlacementError:
+        assert not least.possible  # a GPU takes some of the dense part, perhaps not enough of it
+    else:
+        assert_within(placed, memory, m)
+
+
+def test_more_memory_never_makes_it_worse():
+    memory = model("lite")
+    layers = [len(place(memory, machine(32, vram)).options.cpu_expert_layers) for vram in range(4, 25)]
+    contexts = [place(memory, machine(ram)).options.n_ctx for ram in range(16, 65, 4)]
+    uncached = [place(model("236b"), machine(ram)).layout.uncached for ram in range(24, 193, 8)]
+    assert contexts == sorted(contexts)
+    assert uncached == sorted(uncached, reverse=True)
+    # the larger batches, taken when some experts are on the processor, cost a layer or two of them at most
+    assert all(b <= a + 2 for a, b in pairwise(layers))
+
+
+def test_experts_that_fit_are_those_of_the_last_layers():
+    placed = place(model("lite"), machine(32, 8))
+    chosen = placed.options.cpu_expert_layers
+    assert chosen == tuple(range(1, 1 + len(chosen)))
+    one_more = dataclasses.replace(placed.options, cpu_expert_layers=chosen[:-1])
+    assert lay_out(model("lite"), machine(32, 8), one_more).gpu > gpu_budget(machine(32, 8).gpus)
+
+
+def test_no_mla_takes_a_shorter_context_and_says_why():
+    placed = place(model("236b", mla=False), machine(192))
+    assert placed.options.n_ctx < place(model("236b"), machine(192)).options.n_ctx
+    assert "MLA" in placed.reasons[0]
+
+
+def test_memory_that_gpus_share_counts_once():
+    m = machine(32)
+    shared = dataclasses.replace(m, gpus=(Gpu("Metal", "chip", 20 * GIB, 24 * GIB, shared=True),))
+    placed = place(model("lite"), shared)
+    assert placed.options.n_gpu_layers == 28
+    assert placed.layout.gpu + placed.layout.private + placed.layout.dense <= shared.available
+
+
+# --- wishes --------------------------------------------------------------------------------------------------------
+
+
+def test_wishes_are_taken_as_they_are():
+    wishes = LoadWishes(n_ctx=100_000, n_threads=3, n_batch=256, n_ubatch=64, n_gpu_layers=10, stream_experts=True)
+    placed = place(model("lite"), machine(64, 24), wishes)
+    o = placed.options
+    assert (o.n_ctx, o.n_threads, o.n_batch, o.n_ubatch, o.n_gpu_layers) == (100_000, 3, 256, 64, 10)
+    assert o.stream_experts
+    assert sum("as asked for" in reason for reason in placed.reasons) == 5
+    kept = place(model("lite"), machine(64, 24), LoadWishes(cpu_expert_layers=(3, 4, 5))).options
+    assert kept.cpu_expert_layers == (3, 4, 5)
+    assert place(model("lite"), machine(64), LoadWishes(n_gpu_layers=99)).options.n_gpu_layers == 0
+
+
+def test_repacking_only_where_the_copy_fits():
+    assert place(model("lite"), machine(64), LoadWishes(repack=True)).options.repack
+    for m, name in ((machine(16), "lite"), (machine(64), "236b")):
+        placed = place(model(name), m, LoadWishes(repack=True))
+        assert not placed.options.repack
+        assert any("repacking: refused" in reason for reason in placed.reasons)
+
+
+def test_contexts_that_cannot_be():
+    with pytest.raises(InputError, match="longer than the model's, 163840") as caught:
+        place(model("lite"), machine(64), LoadWishes(n_ctx=163_841))
+    assert "--ctx 163840" in caught.value.hint
+    with pytest.raises(PlacementError, match="context of 131072 tokens needs") as refused:
+        place(model("236b", mla=False), machine(192), LoadWishes(n_ctx=131_072))
+    assert re.fullmatch(r"--ctx \d+ fits", refused.value.hint)
+    with pytest.raises(PlacementError, match=r"236b needs 14.* its experts not counted") as hopeless:
+        place(model("236b"), machine(16), name="236b")
+    assert "coder plan" in hopeless.value.hint
+
+
+# --- in the engine -------------------------------------------------------------------------------------------------
+
+
+def test_placement_of_a_file_on_this_machine():
+    placed = load_options_for(TINY)
+    assert placed.options.n_ctx == 512
+    assert placed.options.n_batch == 512
+    assert not placed.options.stream_experts
+
+
+def test_a_backend_takes_wishes():
+    with LocalBackend(TINY, LoadWishes(n_ctx=256, n_threads=1)) as backend:
+        assert (backend.n_ctx, backend.engine.n_threads) == (256, 1)
+    with pytest.raises(InputError, match="longer than the model's"):
+        LocalBackend(TINY, LoadWishes(n_ctx=100_000))
+
+
+def test_overrides_reach_llama_and_change_no_number(monkeypatch):
+    """The tensors named are those of the layers named; logits stay bit for bit the same; a batch goes in parts."""
+    seen: list[str] = []
+    create = Engine._create_context
+    monkeypatch.setattr(  # the log is short: read it between loading and making the context
+        Engine,
+        "_create_context",
+        lambda self, options: (seen.extend(t for _, t in llama_library._log), create(self, options))[1],
+    )
+    ids = list(range(10, 90))
+    with Engine(TINY, LoadOptions(n_threads=1, n_batch=64, n_ubatch=16)) as plain:
+        expected = plain.evaluate(ids)
+    seen.clear()
+    with Engine(TINY, LoadOptions(n_threads=1, cpu_expert_layers=(1, 3), n_batch=64, n_ubatch=16)) as engine:
+        assert np.array_equal(engine.evaluate(ids), expected)
+        assert (llama.llama_n_batch(engine._context), llama.llama_n_ubatch(engine._context)) == (64, 16)
+    moved = {m[1] for t in seen if (m := re.match(r"tensor (\S+) .*overridden to CPU", t))}
+    parts = ("gate", "up", "down")
+    assert moved == {f"blk.{i}.ffn_{p}_exps.weight" for i in (1, 3) for p in parts}
+
+
+def test_the_pattern_names_whole_layer_numbers():
+    pattern = re.compile(expert_pattern((1, 12)))
+    for name, wanted in (
+        ("blk.1.ffn_gate_exps.weight", True),
+        ("blk.12.ffn_gate_up_exps.weight", True),
+        ("blk.12.ffn_down_exps.weight", True),
+        ("blk.11.ffn_gate_exps.weight", False),
+        ("blk.2.ffn_up_exps.weight", False),
+        ("blk.1.ffn_gate_shexp.weight", False),
+        ("blk.1.ffn_gate_inp.weight", False),
+    ):
+        assert bool(pattern.search(name)) is wanted, name
+
+
+# --- the table of published models ---------------------------------------------------------------------------------
+
+
+def test_known_models_and_their_shapes():
+    models = known_models()
+    assert list(models) == ["lite", "lite-base", "236b-0724", "236b", "236b-base"]
+    assert models["lite-base"].fim == "yes"
+    assert [m.name for m in models.values() if m.repo.rsplit("/")[-1].startswith("DeepSeek-Coder-V2-Lite")] == [
+        "lite",
+        "lite-base",
+    ]
+    for m in models.values():
+        assert m.repo.startswith("deepseek-ai/DeepSeek-Coder-V2-")
+        assert m.shape().n_layers == (27 if m.config == "lite" else 60)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("236", "236b"), ("Lite", "lite"), ("lite-bass", "lite-base")])
+def test_near_names_are_suggested(typed, meant):
+    with pytest.raises(InputError) as caught:
+        known_model(typed)
+    assert caught.value.hint == f"did you mean {meant}?"
+
+
+def test_the_configs_carried_are_the_published_ones():
+    published = ROOT.parent / "shared" / "data"
+    if not published.is_dir():
+        pytest.skip("the published configs are not beside the repository")
+    for name, file in (("lite", "config-lite-16b.json"), ("236b", "config-236b.json")):
+        ours = json.loads((ROOT / "coderv2_local" / "data" / "configs" / f"{name}.json").read_text())
+        assert ours == json.loads((published / file).read_text())
