@@ -38,15 +38,22 @@ def show(verdict: "Verdict") -> None:
     out.print()
     if t is not None:
         off = sum(len(group) for group in (t.bad, t.missing, t.extra))
-        out.print(f"{t.parts} tensors, experts and heads compared: {t.identical} identical to the source, {off} wrong")
+        out.print(f"{t.parts} tensors (each expert one) compared: {t.identical} identical to the source, {off} wrong")
     for remark in verdict.remarks:
         out.print(f"note: {remark}")
     for reason in verdict.reasons[:SHOWN]:
         out.print(printable(f"✗ {reason}"))
     if len(verdict.reasons) > SHOWN:
         out.print(f"✗ … and {len(verdict.reasons) - SHOWN} more (--json has all)")
-    bound = f"mean divergence at most {verdict.threshold.mean_kl:g} for {verdict.threshold.coarsest}"
-    out.print(f"verdict: {'good' if verdict.good else 'against the file'} ({bound})")
+    out.print("verdict: " + (f"good: {held(verdict)}" if verdict.good else "against the file"))
+
+
+def held(verdict: "Verdict") -> str:
+    """What was looked at and found right."""
+    looked = [] if verdict.tensors is None else ["the settings", f"{verdict.tensors.parts} tensors"]
+    looked += ["the choice of experts", f"{len(verdict.steps)} steps of the engine"]
+    bound = f"at most {verdict.threshold.mean_kl:g} for {verdict.threshold.coarsest}"
+    return f"{', '.join(looked)}; mean divergence {verdict.agreement.mean_kl:.1e}, {bound}"
 
 
 def stages(verdict: "Verdict", chart_width: int) -> Table:
