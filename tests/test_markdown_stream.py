@@ -302,6 +302,8 @@ def test_the_module_is_light():
 
 HOSTILE = {
     "escape sequences": "\x1b]0;title\x07\x1b]52;c;aGk=\x07\x1b[2J\x1b[31m\x9b31m" * 50,
+    "escapes in code": "```\x1b[31m\n\x1b]0;t\x07\x1b[2J\u202e\n```\n    \x1b[2J\n| \x1b[2J |\n|---|\n" * 20,
+    "escapes in a long line": "a\x1b[2J" * 5_000,
     "escapes by character reference": "&#27;[31m &#x9b;31m &#x202e;abc [a](&#27;]8;;x) " * 50,
     "links with escapes": "[x](https://e.org/%1b]8;;http://evil%07) [y](<\x1b[31m>) ![z](\x1b[2J)\n\n" * 50,
     "rich markup": "[red]a[/red] [link=http://evil]b[/link] [/] [bold\n\n" * 50,
