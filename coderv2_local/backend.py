@@ -218,10 +218,7 @@ class LocalBackend:
         """
         form = self.format
         prompt = chat_prompt(messages, form, self.vocabulary)
-        generation = self._generate(prompt, options, max_tokens, on_progress)
-        if form is ChatFormat.PLAIN:
-            generation.chunks = without_first_space(generation.chunks)
-        return generation
+        return self._generate(prompt, options, max_tokens, on_progress, drop_space=form is ChatFormat.PLAIN)
 
     def infill(
         self,
@@ -250,7 +247,12 @@ class LocalBackend:
         return self._states.restore(self.engine, name) if self._states is not None else None
 
     def _generate(
-        self, prompt: list[int], options: SamplingOptions, max_tokens: int, on_progress: Progress | None
+        self,
+        prompt: list[int],
+        options: SamplingOptions,
+        max_tokens: int,
+        on_progress: Progress | None,
+        drop_space: bool = False,
     ) -> Generation:
         room = self.engine.n_ctx - len(prompt)
         if room < min(max_tokens, MINIMUM_ANSWER):
@@ -265,15 +267,17 @@ class LocalBackend:
             json_schema=None,
         )
         generation = Generation(iter(()), len(prompt))
-        generation.chunks = self._chunks(generation, prompt, options, min(max_tokens, room), on_progress)
+        pieces = self._pieces(generation, prompt, options, min(max_tokens, room), on_progress)
+        generation.chunks = self._chunks(generation, pieces, options.stop, drop_space)
         return generation
 
     def _chunks(
-        self, generation: Generation, prompt: list[int], options: SamplingOptions, limit: int, progress: Progress | None
+        self, generation: Generation, pieces: Generator[bytes, None, None], stops: Sequence[str], drop_space: bool
     ) -> Iterator[str]:
         """The text, as it may be shown. Closing this releases the sampler at once, not when it is collected."""
-        with closing(self._pieces(generation, prompt, options, limit, progress)) as pieces:
-            text = until(decode_utf8(pieces), options.stop)
+        with closing(pieces):
+            decoded = decode_utf8(pieces)
+            text = until(without_first_space(decoded) if drop_space else decoded, stops)
             length = 0
             while True:
                 try:
@@ -287,6 +291,7 @@ class LocalBackend:
             if stopped:
                 generation.reason = "stop"
                 # a conversation hands these back as what was said: that ends where the text ends, too
+                length += drop_space and self.vocabulary.decode(generation.ids).startswith(" ")
                 whole, rest = whole_pieces(map(self.vocabulary.piece, generation.ids), length)
                 generation.ids[whole:] = self.vocabulary.encode(rest)
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coderv2_local import llama_library
+from coderv2_local.context_size import check_context
 from coderv2_local.hooks import Dispatcher, Tap
 from coderv2_local.interruptible import NEVER, InterruptibleThread
 from coderv2_local.llama_library import llama
@@ -55,7 +56,7 @@ class Engine:
         header: of the file, where it has been read already.
 
     Raises:
-        InputError: the file is missing, no GGUF, or of another architecture.
+        InputError: the file is missing, no GGUF, or of another architecture; or there is no memory for the context.
         EngineError: llama.cpp refused it; the message carries what its log said.
     """
 
@@ -76,6 +77,7 @@ class Engine:
         self._load_model(options)
         trained: int = llama.llama_model_n_ctx_train(self._model)
         self.n_ctx = options.n_ctx or min(trained, DEFAULT_CONTEXT)
+        check_context(self.header, self.n_ctx, options)
         self.n_batch = min(options.n_batch, self.n_ctx)
         self.n_threads = options.n_threads or usable_cores()
         self.tokens: list[int] = []  # what the KV cache holds
@@ -151,8 +153,7 @@ class Engine:
         if len(ids) > self.n_ctx:
             raise ContextFull(f"{len(ids)} tokens do not fit the context of {self.n_ctx}")
         self._thread.resume()
-        # the last token is always evaluated again: its logits are wanted
-        keep = 0 if every_position else min(shared_prefix(self.tokens, ids), len(ids) - 1)
+        keep = 0 if every_position else self._thread.run(lambda: self._shared(ids))
         self.truncate(keep)
         rows = []
         for start in range(keep, len(ids), self.n_batch):
@@ -206,9 +207,7 @@ class Engine:
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` evaluated tokens."""
-        del self.tokens[length:]
-        # also where nothing was to forget: an interrupt may have come between the cache and the list
-        llama.llama_memory_seq_rm(self._memory, 0, len(self.tokens), -1)
+        self._thread.run(lambda: self._forget(length))
 
     def state(self) -> npt.NDArray[np.uint8]:
         """A copy of what is evaluated, to hand to :meth:`set_state` later: (bytes,), about the KV cache's size.
@@ -216,12 +215,7 @@ class Engine:
         Raises:
             EngineError: llama.cpp could not write it.
         """
-        size = llama.llama_state_seq_get_size(self._context, 0)
-        data = np.empty(size, np.uint8)
-        written = llama.llama_state_seq_get_data(self._context, _bytes_pointer(data), size, 0)
-        if not 0 < written <= size:
-            raise EngineError(f"llama.cpp could not copy its state of {len(self.tokens)} tokens")
-        return data[:written]
+        return self._thread.run(self._copy_state)
 
     def set_state(self, tokens: Sequence[int], data: npt.NDArray[np.uint8]) -> None:
         """Make `tokens` the evaluated sequence, from what :meth:`state` gave for them.
@@ -234,18 +228,43 @@ class Engine:
         """
         if len(tokens) > self.n_ctx:
             raise ContextFull(f"a state of {len(tokens)} tokens does not fit the context of {self.n_ctx}")
-        self.truncate(0)
+        self._thread.run(lambda: self._take_state(tokens, data))
+
+    def _decode(self, ids: Sequence[int], *, outputs: Literal["all", "last", "none"]) -> None:
+        if self._thread.stopped:
+            raise Cancelled("cancelled")
+        self._thread.run(lambda: self._decode_batch(ids, outputs))
+
+    # What follows runs on the engine's thread, where no interrupt can fall between the cache and the list of tokens.
+
+    def _shared(self, ids: Sequence[int]) -> int:
+        """How many of `ids` need not be evaluated; the last always is: its logits are wanted."""
+        return min(shared_prefix(self.tokens, ids), len(ids) - 1)
+
+    def _forget(self, length: int) -> None:
+        if length < len(self.tokens):
+            llama.llama_memory_seq_rm(self._memory, 0, length, -1)
+            del self.tokens[length:]
+
+    def _copy_state(self) -> npt.NDArray[np.uint8]:
+        size = llama.llama_state_seq_get_size(self._context, 0)
+        data = np.empty(size, np.uint8)
+        written = llama.llama_state_seq_get_data(self._context, _bytes_pointer(data), size, 0)
+        if not 0 < written <= size:
+            raise EngineError(f"llama.cpp could not copy its state of {len(self.tokens)} tokens")
+        return data[:written]
+
+    def _take_state(self, tokens: Sequence[int], data: npt.NDArray[np.uint8]) -> None:
+        self._forget(0)
         llama_library.forget_log()
         read = llama.llama_state_seq_set_data(self._context, _bytes_pointer(data), len(data), 0)
         if read != len(data):
-            self.truncate(0)
+            llama.llama_memory_seq_rm(self._memory, 0, 0, -1)
             raise EngineError(f"llama.cpp did not take a state: {llama_library.complaints() or 'no reason given'}")
-        self.tokens = list(tokens)
+        self.tokens[:] = tokens
 
-    def _decode(self, ids: Sequence[int], *, outputs: Literal["all", "last", "none"]) -> None:
+    def _decode_batch(self, ids: Sequence[int], outputs: Literal["all", "last", "none"]) -> None:
         n, start = len(ids), len(self.tokens)
-        if self._thread.stopped:
-            raise Cancelled("cancelled")
         batch = llama.llama_batch_init(n, 0, 1)
         try:
             batch.n_tokens = n
@@ -255,7 +274,7 @@ class Engine:
                 batch.logits[i] = outputs == "all" or (outputs == "last" and i == n - 1)
             # asked before every node of the graph: worth it for a batch, which can take half a minute, not for a token
             llama.llama_set_abort_callback(self._context, self._thread.abort if n > 1 else NEVER, None)
-            status = self._thread.run(lambda: llama.llama_decode(self._context, batch))
+            status = llama.llama_decode(self._context, batch)
             if status == ABORTED:
                 raise Cancelled("cancelled")
             if self._dispatcher:
@@ -271,7 +290,7 @@ class Engine:
             if self._dispatcher:
                 with suppress(BaseException):
                     self._dispatcher.raise_pending()  # what a stopped decode owes is not the next one's debt
-            self.truncate(start)
+            llama.llama_memory_seq_rm(self._memory, 0, start, -1)
             raise
         finally:
             llama.llama_batch_free(batch)

@@ -3,11 +3,15 @@
 Python delivers Ctrl-C to the main thread between bytecodes, so a call into C that lasts half a minute would hold it up,
 and one that comes while a C callback runs Python would be printed and lost. So the call runs on a thread of its own,
 the main thread waits where it can be interrupted, and the C code is told to stop through its abort callback.
+
+An interrupt can also fall between any two lines that clean up after the first. So what must not be torn apart is one
+call: it runs on the thread to its end, whatever happens to the one who waits, and the next call comes after it.
 """
 
 import ctypes
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,7 +31,10 @@ class InterruptibleThread:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        # queues in C: an interrupt cannot leave a lock behind in them, as it can in those of concurrent.futures
+        self._calls: SimpleQueue[Any] = SimpleQueue()
+        self._thread = threading.Thread(target=_serve, args=(self._calls,), name="engine", daemon=True)
+        self._thread.start()
         self._stop = False
         self.abort = AbortCallback(self._asked)
 
@@ -36,22 +43,27 @@ class InterruptibleThread:
 
     def run(self, call: Callable[[], T]) -> T:
         """The result of `call`. An exception here (Ctrl-C) stops it, waits until it has ended, and is raised."""
+        reply: SimpleQueue[Any] = SimpleQueue()
         try:
-            future = self._pool.submit(call)
-            while not future.done():
-                wait([future], timeout=POLL_SECONDS)
+            self._calls.put((call, reply))
+            value, error = _wait_for(reply)
         except BaseException:
             self._stop = True
-            self._finish()
+            self._settle()
             self._stop = False
             raise
-        return future.result()
+        if error is not None:
+            raise error
+        result: T = value
+        return result
 
-    def _finish(self) -> None:
-        """Wait until what runs has ended, however often Ctrl-C is pressed: it must not go on behind our back."""
+    def _settle(self) -> None:
+        """Wait until what runs has ended, however often Ctrl-C is pressed."""
         while True:
             try:
-                wait([self._pool.submit(lambda: None)])  # calls run in order, so the one before has ended then
+                reply: SimpleQueue[Any] = SimpleQueue()
+                self._calls.put((lambda: None, reply))
+                _wait_for(reply)
                 return
             except KeyboardInterrupt:
                 continue
@@ -70,4 +82,25 @@ class InterruptibleThread:
         self._stop = False
 
     def close(self) -> None:
-        self._pool.shutdown()
+        """End the thread, once what runs has ended. Safe to call twice."""
+        self._calls.put(None)
+        self._thread.join()
+
+
+def _wait_for(reply: "SimpleQueue[Any]") -> Any:
+    while True:
+        try:
+            return reply.get(timeout=POLL_SECONDS)
+        except Empty:
+            continue
+
+
+def _serve(calls: "SimpleQueue[Any]") -> None:
+    """What the thread does. It knows the queue alone, so that it keeps nobody alive."""
+    while (item := calls.get()) is not None:
+        call, reply = item
+        try:
+            reply.put((call(), None))
+        except BaseException as error:
+            reply.put((None, error))
+        del item, call, reply

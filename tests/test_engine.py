@@ -1,18 +1,42 @@
 """The engine: the same ids give the same logits, whatever was evaluated before."""
 
+import gc
+import itertools
 import os
+import random
+import shutil
 import signal
 import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
-from coderv2_local.engine import ContextFull, Engine, shared_prefix
+from coderv2_local.engine import Cancelled, ContextFull, Engine, EngineError, shared_prefix
+from coderv2_local.hooks import HookError
 from coderv2_local.load_options import LoadOptions
 from coderv2_local.models import find_model
 from coderv2_local.sampling import SamplingOptions
+from coderv2_local.vocabulary import Vocabulary
+from converters.gguf_header import read_header
 from quant.errors import InputError
+
+GRAMMAR = 'root ::= ("def " [a-z]{1,9} "\\n")+'
+
+
+class Router:
+    """A tap that stops every layer, as exact routing does."""
+
+    name = "router"
+    fail = False
+
+    def wants(self, node_name):
+        return node_name.startswith("ffn_moe_topk")
+
+    def __call__(self, node_name, tensor):
+        if self.fail:
+            raise RuntimeError("broken on purpose")
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +132,173 @@ def test_shared_prefix():
     assert shared_prefix([1, 2, 3], [1, 2, 4, 5]) == 2
     assert shared_prefix([], [1]) == 0
     assert shared_prefix([1, 2], [1, 2]) == 2
+
+
+def test_a_failing_hook_is_raised_and_the_engine_goes_on(ids):
+    router = Router()
+    with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1, n_batch=64), taps=[router]) as engine:
+        engine.evaluate(ids[:70])
+        expected = engine.evaluate(ids[:80])
+        router.fail = True
+        with pytest.raises(HookError, match="broken on purpose"):
+            engine.evaluate(ids)
+        assert engine.tokens == ids[:80]
+        router.fail = False
+        engine.truncate(70)
+        np.testing.assert_array_equal(engine.evaluate(ids[:80]), expected)
+
+
+def test_another_thread_can_cancel_a_prompt(ids):
+    """A batch of 2000 tokens, cancelled at once: it ends before its time, and the next one runs."""
+    with Engine(find_model("tiny").path, LoadOptions(n_ctx=2048, n_threads=1, n_batch=2048), taps=[Router()]) as slow:
+        long = (ids * 20)[:2000]
+        began = time.monotonic()
+        slow.evaluate(long)
+        whole = time.monotonic() - began
+        slow.truncate(0)
+        threading.Timer(whole / 10, slow.cancel).start()
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            slow.evaluate(long)
+        assert time.monotonic() - began < whole
+        assert slow.tokens == []
+        assert slow.evaluate(ids[:50]).shape == (slow.vocabulary.size,)
+
+
+def test_another_thread_can_cancel_between_tokens(engine, ids):
+    tokens = engine.generate(ids[:50], SamplingOptions(banned=[engine.vocabulary.eos]), 100)
+    next(tokens)
+    engine.cancel()
+    with pytest.raises(Cancelled):
+        next(tokens)
+    assert engine.tokens == ids[:50]
+    assert len(list(engine.generate(ids[:50], SamplingOptions(), 3))) == 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_an_interrupt_at_any_moment_leaves_tokens_and_cache_agreed(ids):
+    """Ctrl-C, 200 times, wherever it falls: in a batch, between two, in Python, in the wait for a batch's end."""
+
+    def interrupt(_, frame):
+        while frame and "coderv2_local" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame:  # not while this test itself cleans up
+            raise KeyboardInterrupt
+
+    before, rng = signal.signal(signal.SIGALRM, interrupt), random.Random(1)
+    options = SamplingOptions(temperature=1.0)
+    with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1, n_batch=32), taps=[Router()]) as engine:
+        try:
+            caught = 0
+            for _ in range(200):
+                prompt = ids[: rng.randrange(40, len(ids))]
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0005, 0.03), rng.uniform(0.0005, 0.01))
+                    for _token in engine.generate(prompt, options, 20):
+                        pass
+                except KeyboardInterrupt:
+                    caught += 1
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert caught > 100
+        engine.evaluate(ids[:64])
+        with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1, n_batch=32)) as fresh:
+            fresh.evaluate(ids[:64])
+            fresh.truncate(63)
+            engine.truncate(63)
+            difference = np.abs(engine.evaluate(ids[:64]) - fresh.evaluate(ids[:64])).max()
+        assert difference < 0.5  # what the cache holds came out of other batches; a hole or a double would be far off
+
+
+def test_a_thousand_cancellations_leak_nothing(engine, ids):
+    """Tokens, prompts and grammars, each given up: resident memory stays where it was after the first hundred."""
+    process, options = psutil.Process(), SamplingOptions(grammar=GRAMMAR, temperature=1.0, logit_bias={5: 1.0})
+
+    def stop(done, of):
+        raise InterruptedError
+
+    after = {}
+    for n in range(1, 1001):
+        tokens = engine.generate(ids[: 4 + n % 8], options, 50)
+        for _ in itertools.islice(tokens, n % 3):
+            pass
+        tokens.close()
+        engine.truncate(0)
+        with pytest.raises(InterruptedError):
+            engine.evaluate(ids[:9], on_progress=stop)
+        if n in (100, 1000):
+            gc.collect()
+            after[n] = process.memory_info().rss
+    # a sampler with its grammar and 4096 candidates takes 50 KB: 900 of them would be 45 MB
+    assert after[1000] - after[100] < 8 << 20, after
+
+
+def test_loading_and_closing_leaks_nothing():
+    process, after = psutil.Process(), {}
+    for n in range(1, 41):
+        with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1)) as engine:
+            engine.evaluate([engine.vocabulary.bos, 5, 6])
+        engine.close()
+        if n in (10, 40):
+            gc.collect()
+            after[n] = process.memory_info().rss
+    assert after[40] - after[10] < 30 * (1 << 20), after  # a model is 12 MB, its context and vocabulary 3
+
+
+def test_a_state_that_llama_cpp_does_not_take_leaves_an_empty_engine(engine, ids):
+    engine.evaluate(ids)
+    state = engine.state()
+    with pytest.raises(EngineError, match="did not take"):
+        engine.set_state(ids, state[:100])
+    assert engine.tokens == []
+    engine.set_state(ids, state)
+    assert engine.tokens == ids
+
+
+def test_a_state_longer_than_the_context_changes_nothing(engine, ids):
+    engine.evaluate(ids)
+    with pytest.raises(ContextFull, match="does not fit"):
+        engine.set_state([1] * 513, engine.state())
+    assert engine.tokens == ids
+
+
+def test_ids_that_the_model_does_not_have_are_an_error(engine, ids):
+    with pytest.raises(EngineError, match="could not evaluate"):
+        engine.evaluate([*ids[:5], 10_000_000])
+    assert engine.evaluate(ids[:9]).shape == (engine.vocabulary.size,)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.005, 0.01, 0.3, 0.99, 0.999999])
+def test_a_truncated_model_is_refused_by_name(tmp_path, share):
+    data = find_model("tiny").path.read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(InputError, match=r"cut\.gguf"):
+        Engine(tmp_path / "cut.gguf")
+
+
+def test_a_model_that_shrinks_after_its_header_was_read_is_refused(tmp_path):
+    shutil.copy(find_model("tiny").path, tmp_path / "m.gguf")
+    header = read_header(tmp_path / "m.gguf")
+    os.truncate(tmp_path / "m.gguf", header.file_size // 2)
+    with pytest.raises((InputError, EngineError), match=r"m\.gguf"):
+        Engine(tmp_path / "m.gguf", header=header)
+
+
+@pytest.mark.parametrize("n_ctx", [100_000_000, 4_000_000_000, -5])
+def test_a_context_larger_than_memory_is_refused_before_llama_cpp_tries(n_ctx):
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"context of -?\d+ tokens") as caught:
+        Engine(find_model("tiny").path, LoadOptions(n_ctx=n_ctx))
+    assert "--ctx" in caught.value.hint
+    assert time.monotonic() - began < 5  # llama.cpp takes 13 seconds
+
+
+def test_the_header_tells_the_special_tokens(engine):
+    vocabulary = engine.vocabulary
+    assert vocabulary.special_ids() == Vocabulary(engine._model).special_ids()
+    assert {vocabulary.bos, vocabulary.eos} <= set(vocabulary.special_ids())
+    nothing_said = Vocabulary(engine._model, [1] * vocabulary.size)
+    fim = vocabulary.fim()
+    assert {vocabulary.bos, vocabulary.eos, fim.begin, fim.hole, fim.end} <= set(nothing_said.special_ids())
