@@ -1,9 +1,14 @@
 """A server as a backend: addresses, keys, what is sent to which server, and the same answers as this machine gives."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT, assert_refused
 from remote_servers import (
     STREAM_HEAD,
     ScriptedServer,
@@ -381,3 +386,30 @@ def test_a_key_over_http_to_another_machine_is_noticed():
     assert "unencrypted" in notices("http://gpu.example:8000")[0]
     assert not notices("https://gpu.example:8000")
     assert not notices("http://127.0.0.1:8000")
+
+
+def test_the_commands_with_a_server(real_llama_server, coder, tmp_path):
+    asked = coder("chat", "-p", QUESTIONS[0], "-m", real_llama_server, "--temperature", 0, "-n", 12)
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith("```python\ndef is_even")
+    (tmp_path / "app.py").write_text("def add(a, b):\n    return \n\nprint(add(1, 2))\n")
+    filled = coder("fim", "app.py:2", "-m", real_llama_server, "--json")
+    assert filled.returncode == 0, filled.stderr
+    assert json.loads(filled.stdout)["tokens"] > 0
+    assert_refused(coder("chat", "-p", "x", "-m", real_llama_server + "#other"), "no model 'other'")
+    assert_refused(coder("chat", "-p", "x", "-m", f"http://me:{SECRET}@localhost"), "a user name or a password")
+
+
+def test_ctrl_c_hangs_up(server, tmp_path):
+    server.answers["/v1/models"] = [models("someone", "m")]
+    server.answers[CHAT] = [STREAM_HEAD, events(says("one\n")), 60.0]
+    command = [sys.executable, "-m", "cli", "chat", "-p", "x", "-m", server.address]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), CODER_HOME=str(tmp_path))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment) as running:
+        assert running.stdout.readline() == b"one\n"
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert b"Traceback" not in errors
+    assert server.hung_up.wait(10)
