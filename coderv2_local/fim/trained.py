@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 NAME_KEYS = (
-    "general.name", "general.basename", "general.finetune", "general.size_label", "general.version",
-    "coder.convert.source", "coder.convert.repository", "general.base_model.0.name", "general.base_model.0.repo_url",
-    "general.source.url", "general.repo_url",
-)  # fmt: skip
+    ("general.name", "general.basename", "general.finetune", "general.size_label", "general.version"),
+    ("coder.convert.source", "coder.convert.repository"),
+    ("general.base_model.0.name", "general.base_model.0.repo_url", "general.source.url", "general.repo_url"),
+)
+"""Metadata that says which model a file is: the first group that does decides."""
 USE_INSTEAD = "`-m lite-base` is DeepSeek-Coder-V2-Lite-Base, which was; --force uses this one all the same"
 
 
@@ -38,8 +39,8 @@ def fim_training(name: str, metadata: Mapping[str, Any] | None = None) -> FimTra
         name: the file's or the server's name for it; the metadata is asked first.
         metadata: of the file's header; None for a server.
     """
-    said = [str(value) for key in NAME_KEYS if (value := (metadata or {}).get(key))]
-    for text in (" ".join(said), name):
+    said = [" ".join(str(metadata[key]) for key in keys if key in metadata) for keys in NAME_KEYS] if metadata else []
+    for text in (*said, name):
         if known := _known(re.sub(r"[\s_/.]+", "-", text.lower()), name):
             return known
     return FimTraining(notice=f"{name}: nothing is known of its training for infill")
