@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.markdown_stream import MarkdownStream
+from cli.markdown_stream import LONGEST_LINE, MarkdownStream
 
 ROOT = Path(__file__).parent.parent
 ESCAPES = re.compile(r"\x1b\[(\?2026[hl]|\?7[hl]|[0-9;]*m|\d*[ABK]|J)|\r")
@@ -352,6 +352,17 @@ def test_hostile_answers_are_shown_safely(name):
     visible = ESCAPES.sub("", written)
     assert "\x1b" not in visible
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", visible)
+
+
+def test_a_line_without_end_is_not_kept_and_not_read_again():
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    screen = MarkdownStream(Console(file=terminal, force_terminal=True, width=80, height=24))
+    for _ in range(1000):
+        screen.feed("word 漢字 " * 10)
+    assert screen._line_size <= LONGEST_LINE
+    screen.close()
+    assert terminal.getvalue().count("漢") >= 10_000
 
 
 @pytest.mark.parametrize(
