@@ -1,7 +1,7 @@
 """Edits found in an answer's Markdown: which blocks name a file, and which only look like it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderv2_local.edits.answers import find_edits
@@ -90,7 +90,7 @@ def test_files_named_on_the_line_before(label):
     ],
 )
 def test_files_named_in_a_first_comment_which_is_then_dropped(comment):
-    assert only(f"```python\n{comment}\n{CODE}```\n") == WholeFile("src/a.py", lines=("x = 1",))
+    assert only(f"```python\n{comment}\n{CODE}```\n") == WholeFile("src/a.py", lines=("x = 1",), comment=comment)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,8 @@ def test_files_named_in_a_first_comment_which_is_then_dropped(comment):
         "```js {1,3-5} showLineNumbers\nx\n```",
         "```application/json\n{}\n```",
         "```c++\nx\n```",
+        "```a.py:10-20\nx\n```",
+        "```12:15:src/a.py\nx\n```",
         "```vb.net\nx\n```",
         "```objective-c\nx\n```",
         "https://example.org/a.py\n```python\nx\n```",
@@ -309,6 +311,7 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=5), max_size=40).map("".join))
 def test_any_answer_can_be_read(answer):
     for edit in find_edits(answer):

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderv2_local.edits import (
+    Busy,
     EditRefused,
     Journal,
     NothingToUndo,
@@ -17,6 +18,7 @@ from coderv2_local.edits import (
     Workspace,
     apply_edits,
     folder,
+    interrupted,
     journal,
     propose,
     propose_range,
@@ -109,6 +111,7 @@ def test_undo_goes_back_step_by_step(room):
         assert room.files() == state
 
 
+@settings(deadline=None)  # files
 @given(
     data=st.binary(max_size=60) | st.text(max_size=30).map(lambda t: t.encode("utf-16")),
     new=st.binary(max_size=60),
@@ -190,6 +193,21 @@ def test_a_file_that_changes_at_the_last_moment_is_not_overwritten(room, monkeyp
     with pytest.raises(EditRefused, match=r"a\.py changed after"):
         room.apply(block("a.py", "A\n"))
     assert room.files() == {"a.py": b"mine\n"}
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_names_that_are_taken_are_not_written_through(tmp_path, handles, monkeypatch):
+    if handles and not folder.HAS_HANDLES:
+        pytest.skip("no folder handles on this platform")
+    monkeypatch.setattr(folder, "HAS_HANDLES", handles)
+    (tmp_path / "old").write_text("old")
+    with folder.Folder(tmp_path) as inside:
+        with pytest.raises(FileExistsError):
+            inside.write("old", b"new")
+        inside.write("new", b"new")
+        with pytest.raises(FileExistsError):
+            inside.create("new", "old")
+    assert files_below(tmp_path) == {"old": b"old", "new": b"new"}
 
 
 def test_a_refused_proposal_or_none_is_not_applied(room):
@@ -314,6 +332,13 @@ def test_the_journal_drops_the_oldest(tmp_path):
     assert (room.root / "a.py").read_text().startswith("33")
 
 
+def test_the_journal_drops_the_oldest_of_too_many(room, monkeypatch):
+    monkeypatch.setattr(journal, "MAX_CHANGES", 3)
+    for i in range(6):
+        room.apply(block("a.py", f"{i}\n"))
+    assert [c.number for c in room.journal.changes()] == [4, 5, 6]
+
+
 def test_a_change_larger_than_the_journal_is_refused(room):
     room.journal.max_bytes = 10
     room.write(a_py="0" * 11)
@@ -366,8 +391,11 @@ def test_only_the_owner_reads_the_journal(room):
 
 
 def test_one_process_at_a_time(room):
-    with room.journal.locked(), pytest.raises(EditRefused, match="another coder"):
-        room.apply(block("a.py", "a\n"))
+    room.journal.folder.mkdir(parents=True)
+    with room.journal.locked():
+        with pytest.raises(Busy, match="another coder"):
+            room.apply(block("a.py", "a\n"))
+        assert interrupted(room.journal) == []
     room.apply(block("a.py", "a\n"))
 
 
@@ -423,6 +451,7 @@ def test_a_range_is_replaced_and_all_else_keeps_its_bytes(room, codec, marked):
     assert (room.root / "a.py").read_bytes() == text.encode(codec)
 
 
+@settings(deadline=None)  # files
 @given(st.text(alphabet="ab\r\n é", max_size=20), st.data())
 def test_a_range_anywhere(tmp_path_factory, text, data):
     room = Room(tmp_path_factory.mktemp("range"))

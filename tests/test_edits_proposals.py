@@ -4,7 +4,7 @@ import contextlib
 import difflib
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coderv2_local.edits import EditRefused, Proposal, Workspace, propose
@@ -138,6 +138,7 @@ def texts(draw) -> str:
     return text if draw(st.booleans()) else text.removesuffix("\n").removesuffix("\r")
 
 
+@settings(deadline=None)
 @given(texts(), LINES)
 def test_a_true_diff_gives_the_new_lines_and_the_old_line_ends(old, new):
     bodies = [body(line) for line in split_lines(old)]
@@ -152,6 +153,7 @@ def test_a_true_diff_gives_the_new_lines_and_the_old_line_ends(old, new):
         assert "\n" not in made.replace("\r\n", "")
 
 
+@settings(deadline=None)
 @given(texts())
 def test_a_hunk_that_changes_nothing_changes_no_byte(old):
     bodies = [body(line) for line in split_lines(old)]
@@ -159,6 +161,7 @@ def test_a_hunk_that_changes_nothing_changes_no_byte(old):
     assert replaced(old, bodies) == old
 
 
+@settings(deadline=None)
 @given(texts(), LINES)
 def test_a_whole_replacement_has_the_new_lines_and_the_old_state_of_the_end(old, new):
     assume(new and new[-1])
@@ -169,6 +172,7 @@ def test_a_whole_replacement_has_the_new_lines_and_the_old_state_of_the_end(old,
         assert "\n" not in made.replace("\r\n", "")
 
 
+@settings(deadline=None)
 @given(texts(), LINES, st.data())
 def test_lines_outside_of_a_hunk_keep_their_bytes(old, new, data):
     lines = split_lines(old)
@@ -194,6 +198,13 @@ def test_whole_files_new_and_replaced(tmp_path):
     old = proposed(tmp_path, WHOLE.format("a\nB\n"), a_py="a\r\nb")
     assert (old.kind, old.after) == ("replace", b"a\r\nB")
     assert "-b\n\\ No newline at end of file\n+B\n\\ No newline" in old.diff()
+
+
+def test_a_comment_that_names_the_file_stays_out_unless_the_file_begins_with_it(tmp_path):
+    answer = "```python\n# a.py\nx = 1\n```\n"
+    assert proposed(tmp_path, answer).after == b"x = 1\n"
+    assert result(tmp_path, answer, "# a.py\nx = 0\n") == b"# a.py\nx = 1\n"
+    assert result(tmp_path, answer, "x = 0\n") == b"x = 1\n"
 
 
 def test_a_whole_file_keeps_mixed_line_ends_where_lines_stay(tmp_path):
@@ -302,6 +313,7 @@ def test_files_that_are_not_read_are_refused_by_name(tmp_path, data, word):
     assert word in reason(tmp_path, WHOLE.format("x\n"), a_py=data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40) | st.text().map(lambda t: t.encode("utf-16", "surrogatepass")))
 def test_what_can_be_read_is_written_as_the_same_bytes(data):
     with contextlib.suppress(EditRefused):

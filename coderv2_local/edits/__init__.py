@@ -16,12 +16,13 @@ from coderv2_local.edits.journal import Change, ChangedFile, Journal
 from coderv2_local.edits.proposal import Proposal
 from coderv2_local.edits.proposals import propose
 from coderv2_local.edits.ranges import propose_range
-from coderv2_local.edits.refusal import EditRefused, NothingToUndo
+from coderv2_local.edits.refusal import Busy, EditRefused, NothingToUndo
 from coderv2_local.edits.text_files import FileText, decode, read_text
 from coderv2_local.edits.undo import interrupted, undo
 from coderv2_local.edits.workspace import Workspace
 
 __all__ = [
+    "Busy",
     "Change",
     "ChangedFile",
     "EditRefused",

@@ -41,14 +41,14 @@ def _is_diff(block: Block) -> bool:
 
 def _whole_file(block: Block) -> FileEdit | None:
     """The block as a file's whole text; None where it names no file."""
-    lines = block.lines
+    lines, comment = block.lines, ""
     name = name_in_info(block.info or "")
     if name is None:
         name = name_in_label(block.label)
         if name is None and lines and (name := name_in_comment(lines[0])):
-            lines = lines[1:]  # the comment was there to name the file
+            comment, lines = lines[0], lines[1:]
         if name is None or not can_be(name, block.language):
             return None
     if not block.closed:
         return FileEdit(name, "its code block is not closed: the answer was cut", RETRY)
-    return WholeFile(name, lines=lines)
+    return WholeFile(name, lines=lines, comment=comment)

@@ -21,9 +21,10 @@ class FileEdit:
 
 @dataclass(frozen=True)
 class WholeFile(FileEdit):
-    """The whole text of a file, as lines without their ends."""
+    """The whole text of a file, as lines without their ends; `comment` is a first line that was there to name it."""
 
     lines: tuple[str, ...] = ()
+    comment: str = ""
 
 
 @dataclass(frozen=True)

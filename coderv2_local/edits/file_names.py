@@ -47,16 +47,12 @@ def name_in_info(info: str) -> str | None:
     words = info.split()
     if not words:
         return None
-    language, colon, rest = words[0].partition(":")
-    if colon and re.fullmatch(r"[\w+#.-]+", language) and not ROOTED.match(words[0][1:]):
-        return rest if rest and _is_path(rest) else None
-    if colon and len(language) > 1 and rest:
-        return rest if _is_path(rest) else None
-    if colon and _is_path(words[0]):
-        return words[0]  # a drive letter
+    _, colon, rest = words[0].partition(":")
+    if colon and not ROOTED.match(words[0]):  # but a drive letter is one
+        return rest if _is_path(rest) and (_looks_like_file(rest) or _has_folder(rest)) else None
     for i, word in enumerate(words):
         word = word.strip("`'\"()[]")
-        if _is_path(word) and (_looks_like_file(word) or (i > 0 and ("/" in word or "\\" in word))):
+        if _is_path(word) and (_looks_like_file(word) or (i > 0 and _has_folder(word))):
             return word
     return None
 
@@ -78,8 +74,7 @@ def name_in_label(line: str) -> str | None:
         return None
     if said and SPACED_NAME.fullmatch(text):
         return text
-    has_folder = (said or ticked) and ("/" in text or "\\" in text)
-    return text if _is_path(text) and (has_folder or _looks_like_file(text)) else None
+    return text if _is_path(text) and (_looks_like_file(text) or ((said or ticked) and _has_folder(text))) else None
 
 
 def name_in_comment(line: str) -> str | None:
@@ -108,6 +103,10 @@ def _is_path(text: str) -> bool:
         and not NOT_A_FILE.fullmatch(text)
         and text.strip("./\\~") != ""
     )
+
+
+def _has_folder(text: str) -> bool:
+    return "/" in text or "\\" in text
 
 
 def _looks_like_file(text: str) -> bool:

@@ -26,6 +26,7 @@ from coderv2_local.edits.text_files import digest_of
 
 VERSION = 1
 MAX_BYTES = 256_000_000
+MAX_CHANGES = 1000
 UNFINISHED = "new-"
 NUMBERED = re.compile(r"\d{6,}", re.ASCII)
 
@@ -77,7 +78,7 @@ class Journal:
         """
         Args:
             folder: created when the first change is recorded; only its owner may read it.
-            max_bytes: the oldest changes are dropped when those after them hold this much.
+            max_bytes: the oldest changes are dropped when there is more than this, or more than `MAX_CHANGES` of them.
         """
         self.folder = folder
         self.max_bytes = max_bytes
@@ -87,7 +88,8 @@ class Journal:
         """Keep other processes from changing files through this journal.
 
         Raises:
-            EditRefused: another one does so now, or the folder cannot be written.
+            Busy: another one does so now.
+            EditRefused: the folder cannot be written.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,12 +147,12 @@ class Journal:
         folder = self._folder_of(change)
         _write(folder / "done", b"")
         _sync_folder(folder)
-        numbers = self._numbers()
         total = 0
-        for number in reversed(numbers):
+        for place, number in enumerate(reversed(self._numbers())):
             each = self.folder / f"{number:06d}"
             total += sum(f.stat().st_size for f in each.iterdir())
-            if total > self.max_bytes and number != change.number and (each / "done").exists():
+            too_much = total > self.max_bytes or place >= MAX_CHANGES
+            if too_much and number != change.number and (each / "done").exists():
                 self._drop(each)
 
     def forget(self, change: Change) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from coderv2_local.edits.refusal import EditRefused
+from coderv2_local.edits.refusal import Busy
 
 if sys.platform == "win32":
     import msvcrt
@@ -19,7 +19,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock file at `path`.
 
     Raises:
-        EditRefused: another process holds it.
+        Busy: another process holds it.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
     try:
@@ -29,7 +29,7 @@ def locked(path: Path) -> Iterator[None]:
             else:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise EditRefused("another coder is applying or undoing edits", hint="try again in a moment") from None
+            raise Busy("another coder is applying or undoing edits", hint="try again in a moment") from None
         yield
     finally:
         os.close(fd)

@@ -55,17 +55,19 @@ def _make(edit: FileEdit, file: EditedFile) -> None:
 
 def _replace(edit: WholeFile, file: EditedFile) -> None:
     """Give the file the whole new text, unless that is only a part: the rest would be lost."""
-    old = {body(line).strip() for line in split_lines(file.text or "")}
-    if file.text and not any(line.strip() for line in edit.lines):
+    old_lines = [body(line) for line in split_lines(file.text or "")]
+    old = {line.strip() for line in old_lines}
+    lines = [edit.comment] * (old_lines[:1] == [edit.comment]) + list(edit.lines)
+    if file.text and not any(line.strip() for line in lines):
         raise EditRefused(f"{file.path}: the block for it is empty", path=file.path, hint="delete the file yourself")
-    left_out = next((x.strip() for x in edit.lines if file.text and is_elision(x) and x.strip() not in old), None)
+    left_out = next((x.strip() for x in lines if file.text and is_elision(x) and x.strip() not in old), None)
     if left_out:
         raise EditRefused(
             f"{file.path}: the block leaves out parts of the file ({left_out!r})",
             path=file.path,
             hint="ask for the whole file, or for a diff",
         )
-    file.text = replaced(file.text or "", list(edit.lines))
+    file.text = replaced(file.text or "", lines)
     file.kind = "create" if file.was is None else "replace"
 
 

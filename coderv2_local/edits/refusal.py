@@ -15,5 +15,9 @@ class EditRefused(CoderError):
         self.path = path
 
 
+class Busy(EditRefused):
+    """Another process is applying or undoing edits through the same journal."""
+
+
 class NothingToUndo(EditRefused):
     """The journal holds no change of the kind asked for."""

@@ -8,7 +8,6 @@ text.
 import codecs
 import hashlib
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,21 +109,18 @@ def check_visible(old: str, new: str, name: str) -> None:
     What the file has already may stay and move.
 
     Raises:
-        EditRefused: naming the first such character and its line.
+        EditRefused: naming such a character and its line.
     """
-    if _is_plain(new):
-        return
-    had, seen = Counter(c for c in old if _is_hidden(c)), Counter[str]()
-    for i, c in enumerate(new):
-        if _is_hidden(c):
-            seen[c] += 1
-            if seen[c] > had[c]:
-                line = new.count("\n", 0, i) + 1
-                raise EditRefused(
-                    f"{name}: the edit puts {_code_point(c)}, which cannot be seen, into line {line}",
-                    path=name,
-                    hint="ask for an escape sequence in its place",
-                )
+    for c in sorted(c for c in set(new) if _is_hidden(c)):
+        if new.count(c) > old.count(c):
+            had = set(old.split("\n"))
+            lines = enumerate(new.split("\n"), start=1)
+            where = next((f" into line {i}" for i, line in lines if c in line and line not in had), "")
+            raise EditRefused(
+                f"{name}: the edit puts {_code_point(c)}, which cannot be seen,{where or ' into the file'}",
+                path=name,
+                hint="ask for an escape sequence in its place",
+            )
 
 
 def split_lines(text: str) -> list[str]:
@@ -146,10 +142,6 @@ def usual_line_end(lines: list[str]) -> str:
     """The most frequent line end; LF where there is none."""
     crlf = sum(line.endswith("\r\n") for line in lines)
     return "\r\n" if crlf > sum(line.endswith("\n") for line in lines) - crlf else "\n"
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and all(c.isprintable() or c in HARMLESS_CONTROLS for c in set(text))
 
 
 def _is_hidden(c: str) -> bool:

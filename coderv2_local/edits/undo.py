@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from coderv2_local.edits.journal import Change, Journal
-from coderv2_local.edits.refusal import NothingToUndo
+from coderv2_local.edits.refusal import Busy, NothingToUndo
 from coderv2_local.edits.restore import settle, take_back
 
 
@@ -34,5 +34,8 @@ def interrupted(journal: Journal, *, root: Path | None = None) -> list[Change]:
     """Changes that were half made when their process was killed, oldest first: for the user to be told of at start."""
     if not journal.folder.is_dir():
         return []
-    with journal.locked():
-        return [change for change in settle(journal) if root in (None, change.root)]
+    try:
+        with journal.locked():
+            return [change for change in settle(journal) if root in (None, change.root)]
+    except Busy:  # what is half made now is another process's, which is at work
+        return []
