@@ -4,7 +4,7 @@ import json
 import math
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -14,6 +14,9 @@ from rich.progress import Progress, TaskID, TextColumn
 from cli.model_file import model_file
 from cli.verify_report import show
 from quant.errors import InputError, VerdictError
+
+if TYPE_CHECKING:
+    from coderv2_local.verify.verdict import Verdict
 
 MAX_TEXT = 4 << 20
 MAX_IDS = 1 << 20
@@ -84,10 +87,17 @@ def verify(
     else:
         show(verdict)
     if not verdict.good:
-        raise VerdictError(
-            f"{model} is not what it should be: {verdict.reasons[0]}",
-            hint="this is llama.cpp's own routing; leave --stock-routing away" if stock_routing else "convert it again",
-        )
+        raise VerdictError(f"{model} is not what it should be: {verdict.reasons[0]}", hint=advice(verdict))
+
+
+def advice(verdict: "Verdict") -> str:
+    """What to do about a verdict against the file."""
+    t = verdict.tensors
+    if verdict.stock_routing:
+        return "this is llama.cpp's own routing; leave --stock-routing away"
+    if t is not None and len(t.bad) + len(t.missing) + len(t.extra) > t.identical:
+        return "most tensors differ: was the file made from another checkpoint?"
+    return "convert it again"
 
 
 def show_progress(progress: Progress, task: TaskID, what: str, done: int, total: int) -> None:

@@ -78,6 +78,11 @@ def grouping_of(c: ModelConfig) -> Grouping:
     return Grouping(c.n_groups, c.n_groups_used, "keys") if c.topk_method == GROUPED else Grouping(1, 1, "keys")
 
 
+def fits(c: ModelConfig, g: Grouping) -> bool:
+    """Can the experts of this config be grouped like that?"""
+    return c.n_routed_experts % g.groups == 0 and c.n_experts_per_token <= c.n_routed_experts // g.groups * g.used
+
+
 def with_grouping(c: ModelConfig, g: Grouping) -> ModelConfig:
     """The config with its experts grouped like that."""
     return replace(c, n_groups=g.groups, n_groups_used=g.used, topk_method=GROUPED if g.groups > 1 else "greedy")

@@ -2,21 +2,22 @@
 
 import dataclasses
 import json
+import resource
 
 import numpy as np
 import pytest
 import typer
-from small_models import FULL, LITE, golden, patch_float, patch_tensor, random_checkpoint, write_gguf
+from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
 from typer.testing import CliRunner
 
 from cli.verify import verify as command
 from cli.verify_report import chart
+from coderv2_local.inspection import inspect
 from coderv2_local.loadable import check_loadable, impossible
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.model import forward
 from coderv2_local.verify.judge import raw_logits, verify
 from coderv2_local.verify.measures import agreement, divergence, perplexity
-from coderv2_local.verify.structure import problems
 from converters.gguf_config import config_of
 from converters.gguf_header import dequantize, read_header
 from quant.errors import CoderError, InputError, VerdictError
@@ -117,118 +118,6 @@ def test_golden_files_are_good(tmp_path):
     assert verdict.agreement.mean_kl <= 1e-9
 
 
-# defects
-
-
-def test_keys_not_transposed(tmp_path, full):
-    path = write_gguf(full, tmp_path / "m.gguf")
-    k_b = tensor(path, "blk.1.attn_k_b.weight")
-    patch_tensor(path, "blk.1.attn_k_b.weight", k_b.swapaxes(1, 2))
-    verdict = check(path, full)
-    assert "blk.1.attn_k_b.weight, head 0" in all_reasons(verdict)
-    assert "mean divergence" in all_reasons(verdict)
-
-
-def test_keys_not_transposed_in_their_shape_either(tmp_path, full):
-    header = read_header(write_gguf(full, tmp_path / "m.gguf"))
-    info = header.tensors["blk.1.attn_k_b.weight"]
-    turned = type(info)(info.name, (info.shape[0], info.shape[2], info.shape[1]), info.type, info.offset, info.nbytes)
-    header.tensors[info.name] = turned
-    assert problems(header, config_of(header)) == [
-        "tensor blk.1.attn_k_b.weight has shape (2, 16, 32), not (2, 32, 16): it was not transposed"
-    ]
-
-
-def test_wrong_yarn_multiplier(tmp_path, full):
-    path = write_gguf(full, tmp_path / "m.gguf")
-    patch_float(path, "deepseek2.rope.scaling.yarn_log_multiplier", 0.1)
-    verdict = check(path, full)
-    assert "YaRN's multiplier is 1 in the file, 0.707 in its source" in all_reasons(verdict)
-    assert "mean divergence" in all_reasons(verdict)
-
-
-@pytest.mark.parametrize("name", ["attn_q_b", "attn_kv_a_mqa"])
-def test_rotary_pairs_not_interleaved(tmp_path, full, name):
-    path, c = write_gguf(full, tmp_path / "m.gguf"), CheckpointWeights.open(full).config
-    values = tensor(path, f"blk.0.{name}.weight")
-    halves = np.r_[0 : c.qk_rope_head_dim : 2, 1 : c.qk_rope_head_dim : 2]
-    if name == "attn_q_b":
-        heads = values.reshape(c.n_heads, c.qk_head_dim, -1)
-        heads[:, c.qk_nope_head_dim :] = heads[:, c.qk_nope_head_dim :][:, halves]
-    else:
-        values[c.kv_lora_rank :] = values[c.kv_lora_rank :][halves]
-    patch_tensor(path, f"blk.0.{name}.weight", values)
-    verdict = check(path, full)
-    assert f"blk.0.{name}.weight" in all_reasons(verdict)
-    assert "mean divergence" in all_reasons(verdict)
-
-
-def test_two_experts_swapped(tmp_path, full):
-    path = write_gguf(full, tmp_path / "m.gguf")
-    for name in ("gate", "up", "down"):
-        experts = tensor(path, f"blk.2.ffn_{name}_exps.weight")
-        experts[[3, 17]] = experts[[17, 3]]
-        patch_tensor(path, f"blk.2.ffn_{name}_exps.weight", experts)
-    verdict = check(path, full)
-    assert [(b.tensor, b.part) for b in verdict.tensors.bad] == [
-        (f"blk.2.ffn_{name}_exps.weight", e) for name in ("gate", "down", "up") for e in (3, 17)
-    ]
-    assert "mean divergence" in all_reasons(verdict)
-
-
-def test_router_scale_lost(tmp_path, full):
-    path = write_gguf(full, tmp_path / "m.gguf")
-    patch_float(path, "deepseek2.expert_weights_scale", 1.0)
-    verdict = check(path, full)
-    assert "the router's scale is 1 in the file, 16 in its source" in all_reasons(verdict)
-    assert "mean divergence" in all_reasons(verdict)
-
-
-@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
-@pytest.mark.parametrize("group_keys", [True, False])
-def test_stock_routing_of_a_grouped_model(tmp_path, full, kind, group_keys):
-    path = write_gguf(full, tmp_path / "m.gguf", matrices=kind, group_keys=group_keys)
-    verdict = check(path, full, stock_routing=True)
-    assert "chosen by another rule" in all_reasons(verdict)
-    if group_keys:
-        assert not check(path, stock_routing=True).good  # found without a source too
-
-
-@pytest.mark.parametrize("kind", ["F32", "BF16", "Q8_0", "Q4_0"])
-def test_one_bad_block_in_an_expert_that_nothing_visits(tmp_path, full, kind):
-    path, name = write_gguf(full, tmp_path / "m.gguf", matrices=kind), "blk.1.ffn_down_exps.weight"
-    info = read_header(path).tensors[name]
-    at = info.offset + 29 * info.nbytes // 32  # somewhere in expert 29
-    with open(path, "r+b") as f:
-        f.seek(at)
-        block = bytearray(f.read(info.type.block_bytes * (32 // info.type.block_size)))
-        f.seek(at)
-        f.write(bytes(b ^ 0x75 for b in block))
-    verdict = check(path, full)
-    assert [(b.tensor, b.part, b.blocks) for b in verdict.tensors.bad] == [(name, 29, 1)]
-    assert not verdict.good
-
-
-def test_a_truncated_file(tmp_path, lite):
-    path = write_gguf(lite, tmp_path / "m.gguf")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="truncated"):
-        check(path, lite)
-
-
-def test_a_file_without_the_mla_split_works_and_is_named(tmp_path, full):
-    verdict = check(write_gguf(full, tmp_path / "m.gguf", split_mla=False), full)
-    assert verdict.good, verdict.reasons
-    assert "before the MLA split" in verdict.remarks[0]
-    assert verdict.agreement.max_kl < 1e-9
-
-
-def test_a_tensor_too_many_and_one_too_few(tmp_path, full):
-    header = read_header(write_gguf(full, tmp_path / "m.gguf"))
-    del header.tensors["blk.1.ffn_up_exps.weight"]
-    assert problems(header, config_of(header)) == ["tensor blk.1.ffn_up_exps.weight is missing"]
-
-
 # bad input
 
 
@@ -284,6 +173,17 @@ def test_tokens_that_differ_from_the_checkpoints(tmp_path):
         check(path, folder)
 
 
+def test_a_model_of_another_shape_is_told_apart_and_the_hint_says_what_may_be_wrong(tmp_path, lite, run):
+    changes = {"n_routed_experts": 15, "n_group": 5, "topk_group": 2, "num_hidden_layers": 4}
+    other = random_checkpoint(tmp_path / "c", FULL | changes)
+    result = run(write_gguf(lite, tmp_path / "m.gguf"), "--against", other, "--tokens", TOKENS)
+    assert "the number of layers is 3 in the file, 4 in its source" in result.stdout
+    assert "the number of experts is 8 in the file, 15 in its source" in result.stdout
+    assert "the router's groups are" in result.stdout or "group keys are missing" in result.stdout
+    assert isinstance(result.exception, VerdictError)
+    assert "another checkpoint" in result.exception.hint
+
+
 def test_another_architecture_is_refused(tmp_path, lite):
     path = write_gguf(lite, tmp_path / "m.gguf")
     path.write_bytes(path.read_bytes().replace(b"deepseek2", b"deepseek9"))
@@ -302,7 +202,7 @@ def test_thousands_of_damaged_headers_are_refused_or_read(tmp_path, full):
     path, damaged = write_gguf(full, tmp_path / "m.gguf"), tmp_path / "d.gguf"
     whole, header = path.read_bytes(), read_header(path)
     rng = np.random.default_rng(11)
-    refused = 0
+    refused, peak = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     damaged.write_bytes(whole)
     with open(damaged, "r+b") as f:
         for _ in range(2000):
@@ -313,11 +213,13 @@ def test_thousands_of_damaged_headers_are_refused_or_read(tmp_path, full):
             f.write(head)
             f.flush()
             try:
-                found = read_header(damaged)
-                problems(found, config_of(found))
+                found = inspect(damaged)  # all that is read from the header
+                assert found.checks
+                check_loadable(read_header(damaged), damaged)
             except CoderError:
                 refused += 1
     assert 200 < refused < 2000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300 * 1024  # kB
 
 
 # the command

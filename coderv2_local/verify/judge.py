@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.config import ModelConfig
-from converters.expert_groups import Grouping, grouping, grouping_of
+from converters.expert_groups import Grouping, fits, grouping, grouping_of
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
 from converters.gguf_model import GgufModel, open_gguf
@@ -96,7 +96,7 @@ def verify(
             file, source, threads=threads or 1, on_progress=lambda a, b: tell("comparing tensors", a, b)
         )
     stages = StageTap()
-    taps = [] if stock_routing else install_taps(header.metadata, grouping_of(source.config))
+    taps = [] if stock_routing else install_taps(header.metadata, groups_from(source.config, config))
     tell("evaluating in the engine", 0, 1)
     with exact_engine(model, max_tokens, threads, [*taps, stages]) as engine:
         ids = text_ids(engine.vocabulary, CODE if text is None else text, max_tokens)
@@ -150,6 +150,12 @@ def known_groups(file: GgufModel) -> Grouping | None:
     return None if found.origin == "nothing" else found
 
 
+def groups_from(theirs: ModelConfig, ours: ModelConfig) -> Grouping | None:
+    """How a file's experts are grouped by the config of its source; None for a source that it cannot come from."""
+    found = grouping_of(theirs)
+    return found if fits(ours, found) else None
+
+
 def check_structure(header: GgufHeader, config: ModelConfig) -> None:
     """Refuse a file that cannot be run.
 
@@ -183,7 +189,7 @@ def raw_logits(
     source: Source = GgufSource(file) if against is None else open_source(against, known_groups(file))
     if side == "reference":
         return np.asarray(forward(source.weights, tokens), np.float32)
-    taps = [] if stock_routing else install_taps(header.metadata, grouping_of(source.config))
+    taps = [] if stock_routing else install_taps(header.metadata, groups_from(source.config, config))
     with exact_engine(model, len(tokens), threads, taps) as engine:
         return engine_logits(engine, tokens)
 

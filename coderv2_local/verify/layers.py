@@ -98,8 +98,8 @@ def broken_rules(tap: StageTap, config: ModelConfig) -> list[RuleBroken]:
     found = []
     for layer in range(config.n_layers):
         scores, chosen = tap.stage("probabilities", layer), tap.stage("router", layer)
-        if scores is None or chosen is None:
-            continue
+        if scores is None or chosen is None or scores.shape[-1] != config.n_routed_experts:
+            continue  # another number of experts is named among the settings
         probabilities = scores.astype(np.float64)
         rule = choose(probabilities, config)
         worth, due = (np.take_along_axis(probabilities, ids.astype(np.intp), -1).sum(-1) for ids in (chosen, rule))

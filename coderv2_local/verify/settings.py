@@ -10,6 +10,13 @@ from quant.errors import InputError
 
 _NOT_COMPARED = {"max_context", "bos_token_id", "eos_token_id", "yarn", "topk_method", "n_groups", "n_groups_used"}
 _WORDS = {
+    "n_layers": "the number of layers",
+    "hidden_size": "the width",
+    "n_heads": "the number of heads",
+    "n_routed_experts": "the number of experts",
+    "n_experts_per_token": "the number of experts a token uses",
+    "n_shared_experts": "the number of shared experts",
+    "n_dense_layers": "the number of dense layers",
     "routed_scaling_factor": "the router's scale",
     "norm_topk_prob": "whether the router's weights are normalised",
     "rope_theta": "the rotary base",

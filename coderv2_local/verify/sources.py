@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.config import ModelConfig
-from converters.expert_groups import Grouping, grouping, with_grouping
+from converters.expert_groups import Grouping, fits, grouping, with_grouping
 from converters.gguf_config import config_of
 from converters.gguf_model import GgufModel, open_gguf
 from converters.json_file import read_json_object
@@ -87,7 +87,7 @@ class GgufSource:
     def __init__(self, model: GgufModel, known: Grouping | None = None) -> None:
         header = model.whole
         self.config = config_of(header)
-        if known is not None and grouping(header.metadata).origin == "nothing":
+        if known is not None and fits(self.config, known) and grouping(header.metadata).origin == "nothing":
             self.config = with_grouping(self.config, known)
         self.model = model
         self.weights: Weights = GgufWeights(self.config, model)
