@@ -12,6 +12,7 @@ from coderv2_local.conversation import Event
 from coderv2_local.home import home_folder
 from coderv2_local.models import Model
 from coderv2_local.sessions import Session, Sessions, check_name
+from coderv2_local.stream import printable
 from quant.errors import CoderError, InputError
 
 
@@ -54,7 +55,7 @@ def greet(repl: Repl) -> None:
     """Who answers, and how to get help."""
     size = repl.conversation.backend.n_ctx
     about = f" · context {size} tokens" if size else ""
-    repl.screen.print(f"[bold]{escape(repl.model.name)}[/]{about} · /help for commands, Ctrl-D to leave")
+    repl.screen.print(f"[bold]{escape(printable(repl.title))}[/]{about} · /help for commands, Ctrl-D to leave")
     if repl.model.is_toy:
         repl.screen.print(
             "[yellow]tiny is a toy for trying things out: small Python functions, often wrong.[/]\n"

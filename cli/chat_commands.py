@@ -244,10 +244,10 @@ def _(repl: "Repl", text: str) -> None:
 @command("model", "[NAME]", "the model; with NAME, go on with another")
 def _(repl: "Repl", text: str) -> None:
     if not text:
-        repl.note(f"{repl.model.name} · {meter(None, repl.conversation.backend.n_ctx)}", "default")
+        repl.note(f"{repl.title} · {meter(None, repl.conversation.backend.n_ctx)}", "default")
         return
     repl.use_model(text)
-    repl.note(f"{repl.model.name} answers from here on")
+    repl.note(f"{repl.title} answers from here on")
 
 
 @command("set", "[KEY VALUE]", "sampling: temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens")

@@ -79,7 +79,7 @@ def without_block(text: str) -> str:
 
 
 def keys() -> KeyBindings:
-    """Enter sends, Alt-Enter (or Enter within an open block) starts a line, Ctrl-G opens the editor."""
+    """Enter sends, Alt-Enter (or Enter within an open block) starts a line, Tab completes, Ctrl-G opens the editor."""
     bindings = KeyBindings()
 
     @Condition
@@ -93,6 +93,14 @@ def keys() -> KeyBindings:
     @bindings.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
+
+    @bindings.add("tab")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state:
+            buffer.complete_next()
+        else:
+            buffer.start_completion(select_first=True)
 
     @bindings.add("c-g")
     def _(event: KeyPressEvent) -> None:

@@ -71,6 +71,11 @@ class Repl:
         self._state = SavedState()
         conversation.journal = self._record
 
+    @property
+    def title(self) -> str:
+        """The model's name, to show; of a server, the one that it has there."""
+        return self.model.name if self.model.path else self.conversation.backend.name
+
     def run(self) -> None:
         """Read and answer until /exit or Ctrl-D. The session and the state are saved when this returns."""
         completer = CommandCompleter({f"/{c.name}": c.meaning for c in COMMANDS.values()}, words_after(self))
@@ -140,7 +145,10 @@ class Repl:
 
     def count(self) -> None:
         """Measure anew how full the context is, and tell once when little is left."""
-        self._used = self.conversation.used()
+        try:
+            self._used = self.conversation.used()
+        except CoderError:  # a server that cannot be reached just now: the next question says so
+            self._used = None
         size = self.conversation.backend.n_ctx
         nearly = bool(self._used is not None and size and self._used / size >= NEARLY_FULL)
         if nearly and not self._told_nearly_full:
@@ -238,7 +246,7 @@ class Repl:
         chat_edits.find_edits(self, text)
 
     def _status(self) -> StyleAndTextTuples:
-        return status(self.model.name, self._used, self.conversation.backend.n_ctx, self.last)
+        return status(self.title, self._used, self.conversation.backend.n_ctx, self.last)
 
 
 def _history_file() -> Path | None:

@@ -10,7 +10,7 @@ import pexpect
 import pyte
 from conftest import ROOT
 
-SECONDS = 60
+SECONDS = 30
 
 
 class Terminal:
@@ -89,24 +89,25 @@ class Terminal:
         return text
 
     def ready(self) -> str:
-        """Wait until the program takes keys: the last line that is not the status line is the prompt alone."""
-
-        def at_prompt(text: str) -> bool:
-            shown = [line for line in self._screen.display if line.strip()]
-            return len(shown) >= 2 and shown[-2].strip() == ">" and "tokens" in shown[-1]
-
-        return self.until(at_prompt)
+        """Wait until the program takes keys. Returns what the screen shows then."""
+        return self.until(lambda shown: self._takes_keys())
 
     def say(self, text: str) -> str:
         """Type a line, send it, and wait for the next prompt. Returns what the screen shows then."""
         self.ready()
         self.child.send(text + "\r")
-        self.until(lambda shown: not self._at_rest())
+        self.until(lambda shown: not self._takes_keys())
         return self.ready()
 
-    def _at_rest(self) -> bool:
+    def _takes_keys(self) -> bool:
+        """Is the last line but the status line an empty prompt?"""
         shown = [line for line in self._screen.display if line.strip()]
-        return bool(shown) and len(shown) >= 2 and shown[-2].strip() == ">"
+        return len(shown) >= 2 and shown[-2].strip() == ">"
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the terminal another size."""
+        self.child.setwinsize(rows, columns)
+        self._screen.resize(rows, columns)
 
     def send(self, text: str) -> None:
         self.child.send(text)
