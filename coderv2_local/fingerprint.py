@@ -1,6 +1,7 @@
 """A short name for the contents of a model file, whatever it is called and wherever it lies."""
 
 import hashlib
+from contextlib import ExitStack
 
 from converters.gguf_header import GgufHeader
 from converters.gguf_model import open_gguf
@@ -27,13 +28,13 @@ def model_fingerprint(header: GgufHeader) -> str:
         tensors = [(folder / part, info) for part, info in open_gguf(header.path).tensors.values()]
     step = max(1, len(tensors) // SAMPLES)
     try:
-        with open(header.path, "rb") as file:
-            found.update(file.read(header.data_offset))
-        found.update(str([header.file_size, [(info.name, info.nbytes) for _, info in tensors]]).encode())
-        for path, info in tensors[::step]:
-            with open(path, "rb") as file:
-                file.seek(info.offset + info.nbytes // 2)
-                found.update(file.read(min(SAMPLE_BYTES, info.nbytes - info.nbytes // 2)))
+        with ExitStack() as stack:
+            files = {path: stack.enter_context(open(path, "rb", 0)) for path in {header.path, *(p for p, _ in tensors)}}
+            found.update(files[header.path].read(header.data_offset))
+            found.update(str([header.file_size, [(info.name, info.nbytes) for _, info in tensors]]).encode())
+            for path, info in tensors[::step]:
+                files[path].seek(info.offset + info.nbytes // 2)
+                found.update(files[path].read(min(SAMPLE_BYTES, info.nbytes - info.nbytes // 2)))
     except OSError as error:
         raise InputError(f"cannot read {header.path}: {error.strerror or error}") from None
     return found.hexdigest()
