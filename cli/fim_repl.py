@@ -59,7 +59,7 @@ def fim_repl(backend: "Backend", words: list[str], screen: Console, *, max_token
     keyboard: PromptSession[str] = PromptSession(completer=_completer())
     while True:
         try:
-            line = keyboard.prompt(HTML(f"<ansigreen>fim {_escaped(desk.where())}&gt;</ansigreen> "))
+            line = keyboard.prompt(HTML(f"<ansigreen>fim{_escaped(desk.where())}&gt;</ansigreen> "))
         except KeyboardInterrupt:
             continue
         except EOFError:
@@ -86,7 +86,7 @@ class Desk:
             return ""
         t = self.target
         more = f":{t.column}" if t.column is not None else f"-{t.last_line}" if t.last_line is not None else ""
-        return f"{t.path.name}:{t.line}{more} "
+        return f" {t.path.name}:{t.line}{more}"
 
     def obey(self, line: str) -> None:
         """Do what a line says. Errors are shown, not raised."""
@@ -100,7 +100,7 @@ class Desk:
     def _obey(self, line: str) -> None:
         if line in ("?", "h", "help"):
             self.screen.print(Text(HELP))
-        elif line.startswith("open ") or (line and self.target is None and line not in "anru"):
+        elif line.startswith("open ") or (self.target is None and Path(line).suffix):
             self.open(line.removeprefix("open ").strip())
         elif line == "u":
             self.undo()
