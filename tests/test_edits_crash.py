@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_edits_apply import files_below, quick  # noqa: F401 - `quick` is a fixture
+from edits_room import files_below, no_waiting  # noqa: F401 - a fixture
 
 from coderv2_local.edits import Journal, NothingToUndo, Workspace, apply_edits, interrupted, propose, undo
 
