@@ -115,14 +115,18 @@ def _absorbed_heads(
 
 
 def _blocks(n: int) -> list[slice]:
+    """The queries of a prompt of n tokens, `QUERY_BLOCK` at a time."""
     return [slice(a, min(a + QUERY_BLOCK, n)) for a in range(0, n, QUERY_BLOCK)]
 
 
 def _causal_softmax(scores: Array, first: int) -> Array:
-    """Softmax over the keys each query may see: query i of this block is token first + i of the prompt.
+    """Softmax over the keys each query may see (equation 17): query i of this block is token first + i of the prompt.
 
     Args:
         scores: (H, queries, keys).
+
+    Returns:
+        as scores.
     """
     n_queries, n_keys = scores.shape[-2:]
     hidden = np.arange(n_keys) > first + np.arange(n_queries)[:, None]
@@ -130,7 +134,7 @@ def _causal_softmax(scores: Array, first: int) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """exp(x) over its sum, along the last axis."""
+    """exp(x) over its sum, along the last axis (equations 17 and 22): (…, n) → (…, n)."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     shares: Array = e / e.sum(axis=-1, keepdims=True)
     return shares

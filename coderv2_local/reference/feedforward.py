@@ -11,7 +11,8 @@ from .weights import Dense, Mixture
 
 
 def dense(x: Array, w: Dense) -> Array:
-    """A gated network, down(silu(gate·x) ⊙ up·x): a dense layer, one expert, or the shared experts side by side.
+    """A gated network, down(silu(gate·x) ⊙ up·x): a dense layer, one expert, or the shared experts side by side
+    (section 2.2.1).
 
     Args:
         x: (T, D).

@@ -28,11 +28,11 @@ def forward(
     last: int | None = None,
     watch: Watch | None = None,
 ) -> Array:
-    """Logits for every position of a prompt.
+    """Logits for every position of a prompt (section 2, figure 2).
 
     Args:
         weights: where the weights come from; a layer is read, used and dropped. Their type, float32 or float64, is
-            that of every intermediate too.
+            that of every intermediate but the scores of attention, which are always in float64.
         ids: (T,) token ids, BOS included.
         absorbed: compute attention in its absorbed form.
         last: logits of the last so many positions only.

@@ -36,7 +36,7 @@ def frequencies(rope_dim: int, theta: float, yarn: YarnConfig | None, dtype: npt
 
 
 def _pair_with_turns(turns: float, rope_dim: int, theta: float, context: int) -> float:
-    """Which pair, as a fraction, makes `turns` full turns within `context` positions."""
+    """Which pair, as a fraction, makes `turns` full turns within `context` positions (section 3.1.4)."""
     return rope_dim * math.log(context / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
 
@@ -54,7 +54,7 @@ def softmax_scale(head_dim: int, yarn: YarnConfig | None) -> float:
 
 
 def rotary_gain(yarn: YarnConfig | None) -> float:
-    """What cosines and sines are multiplied by: 1 wherever `mscale` equals `mscale_all_dim`."""
+    """What cosines and sines are multiplied by: 1 wherever `mscale` equals `mscale_all_dim` (section 3.1.4)."""
     if yarn is None:
         return 1.0
     if not (yarn.mscale and yarn.mscale_all_dim):

@@ -46,7 +46,7 @@ def weigh(scores: Array, ids: Ids, c: ModelConfig) -> Array:
 
 
 def choose(scores: Array, c: ModelConfig) -> Ids:
-    """The experts of each token by the config's rule.
+    """The experts of each token by the config's rule (sections 2.2.1 and 2.2.2).
 
     Args:
         scores: (T, E), probabilities.

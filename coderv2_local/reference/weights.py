@@ -93,7 +93,8 @@ class Weights(Protocol):
 
 
 def split_kv_b(kv_b: Array, c: ModelConfig) -> tuple[Array, Array]:
-    """The up-projection of keys and values as stored in a checkpoint, a head's keys before its values.
+    """The up-projection of keys and values as stored in a checkpoint, a head's keys before its values
+    (equations 10 and 11).
 
     Args:
         kv_b: (H·(N+V), Ckv).
