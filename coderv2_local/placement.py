@@ -140,7 +140,9 @@ def _context(model: ModelMemory, machine: Machine, wishes: LoadWishes) -> int:
     laid = [(n, lay_out(model, machine, _settle(n, model, machine, wishes))) for n in steps]
     fewest = min(layout.uncached for _, layout in laid)
     for n, layout in laid:
-        plentiful = n < CONTEXTS[0] or layout.gpu + layout.private + layout.dense + layout.experts <= whole / 2
+        # on a GPU a longer context takes the place of experts, until all of them have one
+        held = layout.gpu + layout.private + layout.dense + layout.experts
+        plentiful = n < CONTEXTS[0] or (held <= whole / 2 and not (layout.gpu and layout.experts))
         small = model.kv_bytes(n, wishes.kv_type) <= SMALL_SHARE * whole
         if plentiful and layout.possible and (small or layout.uncached == fewest == 0):
             return n

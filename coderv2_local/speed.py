@@ -7,6 +7,7 @@ memory is bytes over the disk's measured speed. docs/hardware.md says how far th
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from coderv2_local.layout import layers_on_gpu
 from coderv2_local.memory_classes import ModelMemory, Weights, weights_in
@@ -14,11 +15,11 @@ from coderv2_local.placement import Placement
 from quant.block_types import BlockType, block_type
 from quant.ggml_cpu import multiply_rate
 
-DECODE_SHARE = 0.6
+DECODE_SHARE = 0.7
 """Of the speed of one large product, what a whole token reaches: its products are small, and threads wait between."""
-PROMPT_SHARE = 0.7
-"""The same for a batch of a prompt."""
-SECONDS_A_LAYER = 120e-6
+PROMPT_SHARE = 0.5
+"""The same for a batch of a prompt, the first one after loading."""
+SECONDS_A_LAYER, SECONDS_A_LAYER_IN_A_BATCH = 80e-6, 12e-6
 """Of a token: norms, attention over a short context, waiting. What a very small model's speed consists of."""
 PROMPT_TOKENS = 48
 """Tokens that share an expert in a batch of 512: in Lite, 512 · 6 of 64."""
@@ -32,6 +33,8 @@ BUS = 12e9
 """Bytes a second from main memory to a GPU: a batch's experts are copied there. Assumed, not measured."""
 FAULTS_SHARE = 0.1
 """Of the disk's speed, what page faults reach, one read at a time."""
+Place = Literal["gpu", "bus", "main"]
+"""Where weights are computed: `bus`, in main memory, but in a batch on the GPU, copied there."""
 IGNORED_SHARE = 0.02
 """Types that hold less than this share of what a token reads are not measured."""
 
@@ -111,45 +114,49 @@ def bytes_a_token(model: ModelMemory, w: Weights) -> float:
 
 def expected_speed(model: ModelMemory, placement: Placement, rates: Rates) -> Speed:
     """The speed to expect in a short context; attention over many thousands of tokens takes more."""
-    options, layout, c = placement.options, placement.layout, model.config
-    gpu_layers = set(layers_on_gpu(model, options.n_gpu_layers))
-    decode = prompt = gpu_bytes = gpu_weights = cpu_bytes = 0.0
+    options, layout, n_layers = placement.options, placement.layout, model.config.n_layers
+    n_ubatch = options.n_ubatch or options.n_batch
+    by_place: dict[Place, list[Weights]] = {"gpu": [], "bus": [], "main": []}
     for w in model.weights:
-        read = bytes_a_token(model, w)
-        on_gpu = options.n_gpu_layers if w.kind == "output" else w.layer in gpu_layers
-        if on_gpu and not (w.kind == "experts" and w.layer in options.cpu_expert_layers):
-            gpu_bytes += read
-            gpu_weights += weights_in(read, w.type) * (w.kind != "output")
-        elif w.type in rates.decode:
-            cpu_bytes += read
-            n = weights_in(read, w.type)
-            decode += n / rates.decode[w.type] / DECODE_SHARE
-            if on_gpu:  # a batch's experts go over the bus, all of them for each batch
-                prompt += w.nbytes / BUS / (options.n_ubatch or options.n_batch)
-                gpu_weights += n
-            elif w.kind != "output":  # only a prompt's last token has logits
-                prompt += n / rates.prompt[w.type] / PROMPT_SHARE
-    overhead = c.n_layers * SECONDS_A_LAYER
-    decode += overhead + gpu_bytes / GPU_BANDWIDTH
-    prompt += gpu_weights / GPU_ARITHMETIC + overhead / PROMPT_TOKENS
-    reasons = [f"a token reads {(cpu_bytes + gpu_bytes) / 1e9:.2f} GB"]
+        by_place[_place(w, model, placement)].append(w)
+    from_main = [w for w in by_place["bus"] + by_place["main"] if w.type in rates.decode]
+    gpu_bytes, main_bytes = (sum(bytes_a_token(model, w) for w in ws) for ws in (by_place["gpu"], from_main))
+
+    products = sum(_weights(model, w) / rates.decode[w.type] for w in from_main) / DECODE_SHARE
+    on_gpu = gpu_bytes / GPU_BANDWIDTH
+    rest = n_layers * SECONDS_A_LAYER
+    in_batch = [w for w in from_main if w in by_place["main"] and w.kind != "output"]  # only the last token has logits
+    batch = sum(_weights(model, w) / rates.prompt[w.type] for w in in_batch) / PROMPT_SHARE
+    batch += sum(_weights(model, w) for w in by_place["gpu"] + by_place["bus"]) / GPU_ARITHMETIC
+    batch += sum(w.nbytes for w in by_place["bus"]) / BUS / n_ubatch
+    batch += n_layers * SECONDS_A_LAYER_IN_A_BATCH
+    parts = [f"{products * 1e3:.3g} ms for {main_bytes / 1e9:.2f} GB in main memory"] if main_bytes else []
     if gpu_bytes:
-        reasons.append(f"{gpu_bytes / 1e9:.2f} GB of them on the GPU, whose speed is assumed, not measured")
-    if cpu_bytes:
-        reasons.append(f"ggml's products take {cpu_bytes / 1e9 / (decode or 1):.3g} GB a second here, all in all")
+        parts.append(f"{on_gpu * 1e3:.3g} ms for {gpu_bytes / 1e9:.2f} GB on the GPU (its speed is assumed)")
+    missed = 0.0
     if layout.uncached:
         if not rates.disk:
-            return Speed(None, None, (*reasons, "experts come from a disk whose speed is not known"))
+            return Speed(None, None, ("experts come from a disk whose speed is not known",))
         disk = rates.disk * (1 if options.stream_experts else FAULTS_SHARE)
-        missing = layout.uncached / max(1, layout.experts)
-        used = sum(bytes_a_token(model, w) for w in model.weights if w.kind == "experts" and _from_memory(w, placement))
-        decode += missing * used / disk
-        prompt += layout.uncached / disk / (options.n_ubatch or options.n_batch)
-        reasons.append(f"{missing * used / 1e9:.2f} GB of them from a disk that reads {disk / 1e9:.2g} GB a second")
-    return Speed(1 / prompt, 1 / decode, tuple(reasons))
+        share = layout.uncached / layout.experts
+        nbytes = share * sum(bytes_a_token(model, w) for w in by_place["bus"] + by_place["main"] if w.kind == "experts")
+        missed = nbytes / disk
+        batch += layout.uncached / disk / n_ubatch
+        parts.append(f"{missed * 1e3:.3g} ms for {nbytes / 1e9:.2f} GB from disk at {disk / 1e9:.2g} GB a second")
+    decode = products + on_gpu + rest + missed
+    parts.append(f"{rest * 1e3:.2g} ms for the rest")
+    return Speed(1 / batch, 1 / decode, (f"a token takes {decode * 1e3:.3g} ms: {', '.join(parts)}",))
 
 
-def _from_memory(w: Weights, placement: Placement) -> bool:
+def _place(w: Weights, model: ModelMemory, placement: Placement) -> Place:
     options = placement.options
-    n_layers = options.n_gpu_layers
-    return w.layer in options.cpu_expert_layers or not n_layers
+    if w.kind == "output" and options.n_gpu_layers:
+        return "gpu"
+    if w.layer in layers_on_gpu(model, options.n_gpu_layers):
+        return "bus" if w.kind == "experts" and w.layer in options.cpu_expert_layers else "gpu"
+    return "main"
+
+
+def _weights(model: ModelMemory, w: Weights) -> float:
+    """How many weights one token is multiplied with."""
+    return weights_in(bytes_a_token(model, w), w.type)
