@@ -194,7 +194,7 @@ class LocalBackend:
 
     @property
     def format(self) -> ChatFormat:
-        """How this file lays out a conversation. Raises InputError for an unknown template."""
+        """How this file lays out a conversation."""
         return chat_format(self._template)
 
     def count(self, text: str) -> int:
@@ -202,7 +202,7 @@ class LocalBackend:
 
     def prompt_length(self, messages: Sequence[Message]) -> int:
         """Tokens of a conversation, laid out."""
-        return len(chat_prompt(messages, self.format, self.vocabulary))
+        return len(chat_prompt(messages, self.format, self.vocabulary, self._template))
 
     def chat(
         self,
@@ -217,7 +217,7 @@ class LocalBackend:
             ContextFull: too little room is left for an answer. Nothing is cut here.
         """
         form = self.format
-        prompt = chat_prompt(messages, form, self.vocabulary)
+        prompt = chat_prompt(messages, form, self.vocabulary, self._template)
         return self._generate(prompt, options, max_tokens, on_progress, drop_space=form is ChatFormat.PLAIN)
 
     def infill(

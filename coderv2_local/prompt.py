@@ -1,9 +1,9 @@
 """Chat and infill prompts as token ids.
 
-Two chat formats exist in this family, told apart by the file's own template: the one of DeepSeek-V2 and Coder-V2,
-plain text around EOS (``User: …\\n\\nAssistant:``, with no space after the last colon: a space there makes Lite
-garble its answer), and the one of V2.5 with ``<｜User｜>`` and ``<｜Assistant｜>`` tokens. What a user typed is encoded
-as plain text, never as special tokens.
+Two chat formats exist in this family, told apart by the file's own template and built from ids: the one of DeepSeek-V2
+and Coder-V2, plain text around EOS (``User: …\\n\\nAssistant:``, with no space after the last colon: a space there
+makes Lite garble its answer), and the one of V2.5 with ``<｜User｜>`` and ``<｜Assistant｜>`` tokens. What a user typed is
+encoded as plain text, never as special tokens.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from enum import Enum
 from typing import Literal
 
 from coderv2_local.vocabulary import Vocabulary
-from quant.errors import InputError
 
 Role = Literal["system", "user", "assistant"]
 USER_TOKEN = "<｜User｜>"
@@ -38,13 +37,12 @@ class ChatFormat(Enum):
 
     PLAIN = "plain"
     TOKENS = "tokens"
+    TEMPLATE = "template"
 
 
 def chat_format(template: str | None) -> ChatFormat:
-    """The format of a file's chat template; files without one (Base models) get the plain format.
-
-    Raises:
-        InputError: the template belongs to neither format.
+    """The format of a file's chat template; files without one (Base models) get the plain format, and a template that
+    is none of this family's is rendered (:mod:`coderv2_local.chat_template`).
     """
     if template is None:
         return ChatFormat.PLAIN
@@ -52,18 +50,27 @@ def chat_format(template: str | None) -> ChatFormat:
         return ChatFormat.TOKENS
     if "User: " in template and "Assistant:" in template:
         return ChatFormat.PLAIN
-    raise InputError(
-        "the model file has a chat template that this program does not know",
-        hint="`coder fim` needs no template; `coder convert` from the original checkpoint writes the right one",
-    )
+    return ChatFormat.TEMPLATE
 
 
-def chat_prompt(messages: Sequence[Message], form: ChatFormat, vocabulary: Vocabulary) -> list[int]:
+def chat_prompt(
+    messages: Sequence[Message], form: ChatFormat, vocabulary: Vocabulary, template: str | None = None
+) -> list[int]:
     """Ids of a conversation that the assistant is to continue; also its own last turn, where that was cut.
 
     Layout (plain): ``BOS {system}\\n\\nUser: {u1}\\n\\nAssistant: {a1}EOS User: {u2}\\n\\nAssistant:``, where EOS
     stands for the token and no space follows it.
+
+    Args:
+        template: the file's own; needed where `form` is TEMPLATE.
+
+    Raises:
+        InputError: a template that cannot be rendered.
     """
+    if form is ChatFormat.TEMPLATE:
+        from coderv2_local.chat_template import template_prompt
+
+        return template_prompt(messages, template or "", vocabulary)
     ids = [vocabulary.bos]
     text = ""  # plain text that has not been encoded yet: neighbouring pieces are encoded as one
     for n, message in enumerate(messages, 1):

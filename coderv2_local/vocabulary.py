@@ -59,11 +59,22 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as plain text: nothing is added, nothing in it is taken for a special token."""
+        return self._encode(text, with_special=False)
+
+    def encode_with_special(self, text: str) -> list[int]:
+        """Ids of a template's own text, in which the names of special tokens stand for them. Never for a user's."""
+        return self._encode(text, with_special=True)
+
+    def text(self, token: int) -> str:
+        """The name of a token as the file has it, for a template; "" for none."""
+        return llama.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
+
+    def _encode(self, text: str, *, with_special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 1
         while True:
             ids = (llama.llama_token * room)()
-            n = llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, False)
+            n = llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, with_special)
             if n >= 0:
                 return list(ids[:n])
             room = -n

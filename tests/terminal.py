@@ -45,9 +45,9 @@ class Terminal:
             timeout=SECONDS,
             dimensions=(rows, columns),
         )
-        self._screen = pyte.HistoryScreen(columns, rows, history=10_000, ratio=0.5)
-        self._screen.write_process_input = self.child.send  # where the program asks for the cursor's place
-        self._stream = pyte.Stream(self._screen)
+        self.screen = pyte.HistoryScreen(columns, rows, history=10_000, ratio=0.5)
+        self.screen.write_process_input = self.child.send  # where the program asks for the cursor's place
+        self._stream = pyte.Stream(self.screen)
         self.raw = ""
 
     def __enter__(self) -> "Terminal":
@@ -67,8 +67,8 @@ class Terminal:
 
     def lines(self) -> list[str]:
         """Everything on the screen and scrolled off it, right ends stripped."""
-        gone = ["".join(row[x].data for x in range(self._screen.columns)).rstrip() for row in self._screen.history.top]
-        return gone + [line.rstrip() for line in self._screen.display]
+        gone = ["".join(row[x].data for x in range(self.screen.columns)).rstrip() for row in self.screen.history.top]
+        return gone + [line.rstrip() for line in self.screen.display]
 
     def text(self) -> str:
         return "\n".join(self.lines())
@@ -101,13 +101,13 @@ class Terminal:
 
     def _takes_keys(self) -> bool:
         """Is the last line but the status line an empty prompt?"""
-        shown = [line for line in self._screen.display if line.strip()]
+        shown = [line for line in self.screen.display if line.strip()]
         return len(shown) >= 2 and shown[-2].strip() == ">"
 
     def resize(self, columns: int, rows: int) -> None:
         """Give the terminal another size."""
         self.child.setwinsize(rows, columns)
-        self._screen.resize(rows, columns)
+        self.screen.resize(rows, columns)
 
     def send(self, text: str) -> None:
         self.child.send(text)

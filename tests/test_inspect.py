@@ -80,7 +80,7 @@ def test_templates(header):
     key = "tokenizer.chat_template"
     assert state_of(said(header), "no chat template") == "note"
     assert state_of(said(header, **{key: "{{ 'User: ' }}…{{ 'Assistant:' }}"}), "template is known") == "ok"
-    assert state_of(said(header, **{key: "[INST]"}), "does not know") == "bad"
+    assert state_of(said(header, **{key: "[INST]"}), "none of this family") == "note"
 
 
 def test_infill_ids_and_their_types(header):
