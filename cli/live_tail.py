@@ -4,8 +4,9 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
+from unicodedata import east_asian_width
 
-from cli.wrapping import cells
+from cli.wrapping import fold
 
 # A terminal that knows synchronized output shows what stands between the two at once; others ignore both.
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
@@ -51,15 +52,14 @@ class LiveTail:
             out.append("\n")
         elif kept == len(self._drawn) - 1 and kept >= len(final) and self._grows(rows[kept]):
             # the usual case: a word more on the last row
-            out.append(NO_WRAP + rows[kept][len(self._drawn[kept]) :])
+            out.append(WRAP + rows[kept][len(self._drawn[kept]) :])
             kept += 1
             out.append("\n" if kept < len(rows) else "")
         else:
             up = self._rows_up(columns) - kept
             out.append(f"\r\x1b[{up}A{ERASE_ROWS}" if up > 0 else f"\r{ERASE_ROW}")
         for number, row in enumerate(rows[kept:], kept):
-            # A row of the tail must take exactly one row, even where this terminal finds its characters wider.
-            out.append(WRAP if number < len(final) else NO_WRAP)
+            out.append(WRAP if number < len(final) or is_certain(row) else NO_WRAP)
             out.append(row)
             out.append("\n" if number < len(rows) - 1 else "")
         out.append(WRAP + END)
@@ -70,22 +70,32 @@ class LiveTail:
     def _unchanged(self, rows: Sequence[str], n_final: int) -> int:
         """Rows at the top of the tail that can stay. What becomes final is written anew unless its width is certain."""
         for number, (old, new) in enumerate(zip(self._drawn, rows, strict=False)):
-            if old != new or (number < n_final and not new.isascii()):
+            if old != new or (number < n_final and not is_certain(new)):
                 return number
         return min(len(self._drawn), len(rows))
 
     def _grows(self, row: str) -> bool:
         """Can the last row become `row` by writing behind it?"""
-        return row.startswith(self._drawn[-1]) and row.isascii()
+        return row.startswith(self._drawn[-1]) and is_certain(row)
 
     def _rows_up(self, columns: int) -> int:
         """Rows between the cursor and the first row of the tail."""
         if columns < self._columns and self._reflows:
-            return sum(max(1, -(-cells(STYLING.sub("", row)) // max(1, columns))) for row in self._drawn) - 1
+            # one too many would erase what is final, one too few leaves a row standing twice
+            return sum(len(fold(STYLING.sub("", row), columns)) if is_certain(row) else 1 for row in self._drawn) - 1
         return len(self._drawn) - 1
 
     def _write(self, text: str) -> None:
         write_safely(self._file, text)
+
+
+def is_certain(row: str) -> bool:
+    """Do all terminals agree on how wide this row is?
+
+    Where they do not (bullets, lines, joined emoji), a row of the tail is cut at the margin rather than broken, so that
+    it takes one row in any case. The others are broken: the size known here may be older than the terminal's.
+    """
+    return row.isascii() or all(c.isascii() or east_asian_width(c) in "WF" for c in row)
 
 
 def write_safely(file: IO[str], text: str) -> None:

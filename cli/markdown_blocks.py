@@ -99,7 +99,7 @@ class BlockScanner:
             return [self._line_in_fence(line, self._fence)]
         content = line.lstrip(" \t")
         if not content:
-            closed = self._close_leaf()
+            closed = [*self._close_leaf(), *self._show_empty_item()]
             self._blank = True
             return closed
         indent = len(line[: len(line) - len(content)].expandtabs(4))
@@ -181,12 +181,14 @@ class BlockScanner:
 
     def _leave_items(self, indent: int) -> list[Block]:
         """Close the items that a line of this indentation does not belong to."""
-        out = []
+        out: list[Block] = []
         while self._items and indent < self._inner_indent():
-            if not self._items[-1].is_shown:  # an item with nothing in it
-                out.append(self._block(Kind.TEXT, ""))
+            out += self._show_empty_item()
             self._items = self._items[:-1]
         return out
+
+    def _show_empty_item(self) -> list[Block]:
+        return [self._block(Kind.TEXT, "")] if self._items and not self._items[-1].is_shown else []
 
     def _line_in_fence(self, line: str, fence: Fence) -> Block:
         content = line.strip()
@@ -194,6 +196,8 @@ class BlockScanner:
             self._fence = None
             return self._block(Kind.FENCE_CLOSE, "")
         indent = len(line) - len(line.lstrip(" "))
+        if content and indent < fence.indent:  # code that is not indented with its fence keeps its own indentation
+            fence = self._fence = replace(fence, indent=indent)
         return self._block(Kind.CODE, line[min(indent, fence.indent) :])
 
     def _line_in_quote(self, line: str) -> list[Block]:

@@ -23,6 +23,7 @@ UPDATE_SECONDS = 0.05  # at most 20 updates a second …
 SHARE_OF_TIME = 0.01  # … and no more of them than this share of one core can draw …
 LONGEST_WAIT = 0.5  # … but two a second in any case: the first drawing in a language loads its lexer
 LONGEST_LINE = 8_000  # characters; a longer line is shown as it comes, without being looked at
+NARROWEST = 4  # columns; on fewer a wide character or a bullet may not fit, and only what is final is shown
 UNDECIDED = re.compile(r"\s*([-=*_+>#`~|]{1,4}|\d{1,9}[.)]?)\s*$")  # how a line may begin that may become anything
 
 
@@ -159,9 +160,11 @@ class MarkdownStream:
 
     def _preview(self) -> list[str]:
         line = "".join(self._line)
+        width = self._width
+        if width < NARROWEST:
+            return []
         if self._is_long_line:
             return [line]
-        width = self._width
         scanner, renderer = self._scanner.copy(), self._renderer.copy()
         blocks = []
         if line and (scanner.is_in_code or not UNDECIDED.match(line)):

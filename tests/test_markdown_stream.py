@@ -3,8 +3,10 @@
 import io
 import itertools
 import re
+import shutil
 import subprocess
 import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -400,3 +402,79 @@ def test_work_grows_linearly_with_the_answer(opening, unit):
 
     # both past the sizes up to which a block is held
     assert work(30_000) < 4 * work(10_000)
+
+
+@pytest.mark.parametrize(
+    ("markdown", "screen"),
+    [
+        ("1. a\n   ```py\ndef f():\n    return 1\n   ```\n   b\n",
+         "1. a\n   ```py\n   def f():\n       return 1\n   ```\n   b"),
+        ("- \n\ntext", "•\n\ntext"),
+        ("- a\n-\n- b", "• a\n•\n• b"),
+        ("1. a\n  - b\n    1. c\n2. d", "1. a\n   • b\n     1. c\n2. d"),
+        ("para\n1986. A year", "para\n1986. A year"),
+        ("- a\n  > b\n  c\n\nd", "• a\n  ▌ b\n  ▌ c\n\nd"),
+        ("- a\n\n  b\n\nc", "• a\n\n  b\n\nc"),
+        ("> a\n\nb", "▌ a\n\nb"),
+        ("a\n\n\n\nb", "a\n\nb"),
+        ("```\na\n\n\nb\n```", "```\na\n\n\nb\n```"),
+        ("````md\n```py\n```\n````\nx", "```md\n```py\n```\n```\nx"),
+        ("List<int> <b>x</b> <script>", "List<int> <b>x</b> <script>"),
+        ("[a]: http://x\n[a]", "[a]: http://x\n[a]"),
+        ("[x](http://y) <http://z> ![i](j.png)", "x (http://y) http://z i (j.png)"),
+        ("a\\\nb  \nc\nd", "a\nb\nc\nd"),
+        ("Title\n===\ntext", "Title\ntext"),
+        ("## a `b` ##", "a b"),
+        ("#tag", "#tag"),
+        ("|a|b|\n|-|-|\n|1|2|", "a   b\n─────\n1   2"),
+        ("x:\n|a|b|\n|-|-|\n|1|2|\n\ny", "x:\na   b\n─────\n1   2\n\ny"),
+        ("```make\na:\n\tb\n```", "```make\na:\n    b\n```"),
+        ("- [ ] a\n- [x] b", "• [ ] a\n• [x] b"),
+        ("[red]a[/red] [/]", "[red]a[/red] [/]"),
+        ("&lt;a&gt; &#27;[1m &#x202e;b", "<a> \ufffd[1m b"),
+    ],
+)  # fmt: skip
+def test_what_markdown_looks_like(markdown, screen):
+    assert shown([markdown], 60, draw=False).text() == screen
+    assert shown(markdown, 60).text() == screen
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 12])
+def test_a_narrow_terminal_shows_everything(columns):
+    letters = shown([ANSWER], columns, draw=False).text().replace("\n", "").replace(" ", "")
+    assert "Readingafile" in letters
+    assert shown(ANSWER, columns).rows() == shown([ANSWER], columns, draw=False).rows()
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux, a terminal that breaks rows anew when resized")
+def test_resizing_in_the_middle_of_an_answer_loses_nothing(tmp_path):
+    script = tmp_path / "answer.py"
+    script.write_text(
+        "import time\n"
+        "from rich.console import Console\n"
+        "from cli.markdown_stream import MarkdownStream\n"
+        "with MarkdownStream(Console()) as screen:\n"
+        "    for i in range(300):\n"
+        "        screen.feed(f'w{i} ' if i % 40 else f'w{i}\\n\\n')\n"
+        "        time.sleep(0.01)\n"
+        "print('the end', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+
+    def tmux(*arguments):
+        command = ["tmux", "-S", str(tmp_path / "socket"), "-f", "/dev/null", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, timeout=30).stdout
+
+    environment = ["-e", f"PYTHONPATH={ROOT}", "-e", "PYTHONDONTWRITEBYTECODE=1"]
+    tmux("new-session", "-d", "-x", "80", "-y", "24", *environment, sys.executable, str(script))
+    try:
+        text, columns = "", itertools.cycle(["60", "100", "43", "80"])
+        deadline = time.monotonic() + 60
+        while "the end" not in text and time.monotonic() < deadline:
+            tmux("resize-window", "-x", next(columns), "-y", "24")
+            time.sleep(0.3)
+            text = tmux("capture-pane", "-p", "-J", "-S", "-500")
+    finally:
+        tmux("kill-server")
+    assert "the end" in text
+    assert [word for word in (f"w{i}" for i in range(300)) if not re.search(rf"\b{word}\b", text)] == []
