@@ -245,6 +245,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, capfd):
 def test_no_key_no_header(server):
     list(ask(connect(server)))
     assert not any("authorization" in r.headers for r in server.requests)
+    assert {r.headers["accept-encoding"] for r in server.requests} == {"identity"}
 
 
 def test_a_key_that_cannot_be_one_is_refused_and_not_shown():
