@@ -4,18 +4,14 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from coderv2_local.edits.apply import apply_edits
-from coderv2_local.edits.journal import Journal
-from coderv2_local.edits.proposals import propose
-from coderv2_local.edits.undo import interrupted, undo
-from coderv2_local.edits.workspace import Workspace
+from coderv2_local.edits import Journal, Workspace, apply_edits, interrupted, propose, undo
 from coderv2_local.home import home_folder
 from coderv2_local.stream import printable
 from quant.errors import InputError
 
 if TYPE_CHECKING:
     from cli.repl import Repl
-    from coderv2_local.edits.proposal import Proposal
+    from coderv2_local.edits import Proposal
 
 STYLES = {"+": "green", "-": "red", "@": "cyan"}
 

@@ -55,3 +55,15 @@ def test_every_command_is_in_the_readme_and_has_an_example(name):
 def test_links_to_files_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+def test_the_chat_page_lists_every_command_and_setting():
+    from cli.chat_commands import COMMANDS
+    from coderv2_local.preferences import KEYS
+
+    text = (ROOT / "docs" / "chat.md").read_text()
+    listed = re.findall(r"^\| `/(\w+)[^`]*` \| ([^|]+) \|$", text, re.M)
+    assert {name for name, _ in listed} == set(COMMANDS)
+    for name, meaning in re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| ([^|]+) \|", text, re.M):
+        assert KEYS[name].meaning == meaning.strip(), name
+    assert {name for name, _ in re.findall(r"^\| `([a-z]+\.[a-z_]+)` (\|)", text, re.M)} == set(KEYS)
