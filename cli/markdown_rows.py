@@ -29,6 +29,7 @@ SPANS = {
 HEADINGS = {1: Style.parse("bold underline"), 2: Style.parse("bold"), 3: Style.parse("bold italic")}
 LONGEST_RULE = 40
 NARROWEST_COLUMN = 4  # cells a table's column must be able to have
+WRAPPED_LINE = 60  # cells; a longer line was broken for its width, and is joined with the next
 TAB = 4
 COLOR_SYSTEMS = {
     "standard": ColorSystem.STANDARD,
@@ -197,8 +198,10 @@ def runs_of(inline: "Token", style: Style) -> list[Run]:
                 href, begin = links.pop()
                 if href.removeprefix("mailto:") != "".join(text for text, _ in runs[begin:]):
                     runs.append((f" ({href})", styles[-1] + DIM))
-        elif token.type in ("softbreak", "hardbreak"):
-            runs.append(("\n", styles[-1]))  # a line that a model ended is ended here
+        elif token.type == "hardbreak" or (token.type == "softbreak" and _last_line_length(runs) < WRAPPED_LINE):
+            runs.append(("\n", styles[-1]))  # a short line was ended on purpose
+        elif token.type == "softbreak":
+            runs.append((" ", styles[-1]))
         elif token.type == "code_inline":
             runs.append((token.content, styles[-1] + INLINE_CODE))
         elif token.type == "image":
@@ -206,6 +209,16 @@ def runs_of(inline: "Token", style: Style) -> list[Run]:
         else:
             runs.append((token.content, styles[-1]))
     return [(printable(text).expandtabs(TAB), run_style) for text, run_style in runs]
+
+
+def _last_line_length(runs: Sequence[Run]) -> int:
+    """Cells since the last newline, as far as it matters."""
+    length = 0
+    for text, _ in reversed(runs):
+        length += cells(text)
+        if text == "\n" or length >= WRAPPED_LINE:
+            break
+    return length
 
 
 def _parse(text: str) -> "list[Token] | None":

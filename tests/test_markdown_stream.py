@@ -1,4 +1,4 @@
-"""Answers on a real terminal emulator, however they are cut; hostile answers; plain text where no terminal is."""
+"""Answers on a terminal emulator, however they are cut; plain text where no terminal is."""
 
 import io
 import itertools
@@ -10,17 +10,15 @@ import time
 from collections import deque
 from pathlib import Path
 
-import pyte
 import pytest
+from answer_screens import ESCAPES, Terminal, cut, shown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.markdown_stream import LONGEST_LINE, MarkdownStream
+from cli.markdown_stream import MarkdownStream
 
 ROOT = Path(__file__).parent.parent
-ESCAPES = re.compile(r"\x1b\[(\?2026[hl]|\?7[hl]|[0-9;]*m|\d*[ABK]|J)|\r")
-
 ANSWER = '''\
 # Reading a file
 
@@ -64,54 +62,6 @@ def f(x: int) -> str:
 
 Done: List<int> and a < b && c, snake_case, &amp;.
 '''
-
-
-class Terminal(io.StringIO):
-    """A stream that is a terminal, and remembers how often it was written to."""
-
-    def __init__(self, columns=60, lines=20):
-        super().__init__()
-        self.console = Console(file=self, force_terminal=True, width=columns, height=lines, color_system="standard")
-        self.screen = pyte.HistoryScreen(columns, lines, history=100_000, ratio=0.001)
-        self.screen.set_mode(pyte.modes.LNM)  # a terminal driver makes \r\n of \n
-        self._emulator = pyte.Stream(self.screen)
-
-    def isatty(self):
-        return True
-
-    def write(self, text):
-        # pyte drops the rest of a text after a character without width that does not combine
-        self._emulator.feed(text.replace("\u200d", "").replace("\ufe0f", ""))
-        return super().write(text)
-
-    def rows(self):
-        """All rows, those scrolled away first: (character, colour, bold, italic) for each cell."""
-        shown = [self.screen.buffer[y] for y in range(self.screen.lines)]
-        out = []
-        for row in [*self.screen.history.top, *shown]:
-            cells_ = [row[x] for x in range(self.screen.columns)]
-            out.append([(c.data, c.fg, c.bold, c.italics) for c in cells_])
-        while out and all(c[0] in " " for c in out[-1]):
-            out.pop()
-        return out
-
-    def text(self):
-        return "\n".join("".join(c[0] for c in row).rstrip() for row in self.rows())
-
-
-def shown(chunks, columns=60, lines=20, draw=True):
-    """The terminal after an answer that came in these chunks; with `draw`, it was drawn after each of them."""
-    terminal = Terminal(columns, lines)
-    seconds = itertools.count() if draw else itertools.repeat(0)
-    with MarkdownStream(terminal.console, clock=lambda: float(next(seconds)), effort=lambda: 0.0) as screen:
-        for chunk in chunks:
-            screen.feed(chunk)
-    return terminal
-
-
-def cut(text, places):
-    ends = sorted({p % (len(text) + 1) for p in places} | {len(text)})
-    return [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def test_the_screen_of_an_answer():
@@ -300,110 +250,6 @@ def test_the_module_is_light():
     assert done.stdout.strip() == "set()"
 
 
-# --- hostile answers ---------------------------------------------------------------------------------------------
-
-HOSTILE = {
-    "escape sequences": "\x1b]0;title\x07\x1b]52;c;aGk=\x07\x1b[2J\x1b[31m\x9b31m" * 50,
-    "escapes in code": "```\x1b[31m\n\x1b]0;t\x07\x1b[2J\u202e\n```\n    \x1b[2J\n| \x1b[2J |\n|---|\n" * 20,
-    "escapes in a long line": "a\x1b[2J" * 5_000,
-    "escapes by character reference": "&#27;[31m &#x9b;31m &#x202e;abc [a](&#27;]8;;x) " * 50,
-    "links with escapes": "[x](https://e.org/%1b]8;;http://evil%07) [y](<\x1b[31m>) ![z](\x1b[2J)\n\n" * 50,
-    "rich markup": "[red]a[/red] [link=http://evil]b[/link] [/] [bold\n\n" * 50,
-    "a line without end": "a" * 1_000_000,
-    "words without end": "word " * 40_000,
-    "wide line": "漢" * 100_000,
-    "combining marks": "e" + "\u0301" * 50_000,
-    "joiners": "👩\u200d" * 20_000,
-    "a long line of code": "```json\n" + "[1, " * 50_000,
-    "an unclosed fence": "```python\n" + "x = 'a' # b\n" * 3_000,
-    "an unclosed comment": "```c\n/*" + "x = 'a'\n" * 3_000,
-    "an unclosed string": '```python\nx = """' + "x = 'a'\n" * 3_000,
-    "nested lists": "".join(" " * 2 * i + f"- a{i}\n" for i in range(300)),
-    "markers on one line": "- " * 5_000 + "x\n" + "* - " * 5_000 + "y\n",
-    "numbers on one line": "1. " * 5_000 + "x",
-    "quotes": ">" * 20_000 + " x\n" + "> " * 5_000 + "y\n",
-    "deep quotes line by line": "".join(">" * i + " a\n" for i in range(300)),
-    "emphasis": "*a **b " * 5_000,
-    "brackets": "[" * 20_000 + "](" * 5_000,
-    "images": "![" * 10_000,
-    "backticks": "".join("`" * (i % 90 + 1) + " " for i in range(3_000)),
-    "a table of many rows": "| a | b |\n|---|---|\n" + "| `x` | y |\n" * 5_000,
-    "a table of many columns": "|" + " a |" * 500 + "\n|" + "---|" * 500 + "\n|" + " b |" * 500,
-    "pipes": "|" * 20_000 + "\n" + "|-" * 10_000,
-    "empty lines": "\n" * 50_000,
-    "empty items": "-\n" * 10_000,
-    "html": "<script>alert(1)</script><b onclick=x>" * 500,
-    "rules": "- - -\n" * 3_000,
-    "headings": "# " * 5_000 + "\n" + "#" * 5_000,
-    "heredocs": "```bash\n" + "cat <<A\n" * 2_000,
-    "underlines": "a\n===\n" * 2_000,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_answers_are_shown_safely(name):
-    text = HOSTILE[name]
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system="standard")
-    clock = itertools.count(step=0.001)
-    with MarkdownStream(console, clock=lambda: next(clock), effort=lambda: 0.0) as screen:
-        for at in range(0, len(text), 37):
-            screen.feed(text[at : at + 37])
-    written = terminal.getvalue()
-    visible = ESCAPES.sub("", written)
-    assert "\x1b" not in visible
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", visible)
-
-
-def test_a_line_without_end_is_not_kept_and_not_read_again():
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    screen = MarkdownStream(Console(file=terminal, force_terminal=True, width=80, height=24))
-    for _ in range(1000):
-        screen.feed("word 漢字 " * 10)
-    assert screen._line_size <= LONGEST_LINE
-    screen.close()
-    assert terminal.getvalue().count("漢") >= 10_000
-
-
-@pytest.mark.parametrize(
-    ("opening", "unit"),
-    [
-        ("", "word "), ("", "漢"), ("", "- item\n"), ("", "> quote\n"), ("", "a `b` *c* d\n"), ("", "para\n\n"),
-        ("", "["), ("", "*a "), ("", "<"), ("", "| a |\n"), ("| a |\n|---|\n", "| `a` |\n"), ("- - - > ", "a\n"),
-        ("```python\n", "x = 1\n"), ("```python\n", "'"), ("```c\n/*\n", "x = 1\n"),
-        ("```bash\n", "cat <<A\n"), ("```python\n", "x = 'a\n"),
-    ],
-)  # fmt: skip
-def test_work_grows_linearly_with_the_answer(opening, unit):
-    """Counted in calls of functions: three times the text is no more than four times the work."""
-
-    def work(n):
-        text = opening + unit * (n // len(unit))
-        terminal = io.StringIO()
-        terminal.isatty = lambda: True
-        console = Console(file=terminal, force_terminal=True, width=80, height=24, color_system="standard")
-        clock, calls = itertools.count(step=0.01), [0]
-
-        def count(frame, event, argument):
-            calls[0] += 1
-
-        with MarkdownStream(console, clock=lambda: next(clock), effort=lambda: 0.0) as screen:
-            screen.feed(text[:100])
-            sys.setprofile(count)
-            try:
-                for at in range(100, len(text), 500):
-                    screen.feed(text[at : at + 500])
-                screen.close()
-            finally:
-                sys.setprofile(None)
-        return calls[0]
-
-    # both past the sizes up to which a block is held
-    assert work(30_000) < 4 * work(10_000)
-
-
 @pytest.mark.parametrize(
     ("markdown", "screen"),
     [
@@ -423,6 +269,8 @@ def test_work_grows_linearly_with_the_answer(opening, unit):
         ("[a]: http://x\n[a]", "[a]: http://x\n[a]"),
         ("[x](http://y) <http://z> ![i](j.png)", "x (http://y) http://z i (j.png)"),
         ("a\\\nb  \nc\nd", "a\nb\nc\nd"),
+        ("word " * 12 + "\nnext", "word " * 11 + "word\nnext"),
+        ("x" * 61 + "\nnext " + "y" * 50, "x" * 60 + "\nx next " + "y" * 50),
         ("Title\n===\ntext", "Title\ntext"),
         ("## a `b` ##", "a b"),
         ("#tag", "#tag"),
