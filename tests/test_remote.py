@@ -181,43 +181,6 @@ def test_a_real_server_that_wants_a_key():
             assert "".join(ask(backend, QUESTIONS[0]))
 
 
-@pytest.mark.parametrize(
-    ("typed", "api", "model"),
-    [
-        ("http://localhost:8080", "http://localhost:8080/v1", None),
-        ("http://localhost:8080/v1/", "http://localhost:8080/v1", None),
-        ("HTTPS://Example.ORG/api/v1#org/model-2", "https://example.org/api/v1", "org/model-2"),
-        ("http://[::1]:8000#a%20b", "http://[::1]:8000/v1", "a b"),
-        ("https://api.deepseek.com/beta", "https://api.deepseek.com/v1", None),
-    ],
-)
-def test_addresses(typed, api, model):
-    address = parse_address(typed)
-    assert (address.api, address.model) == (api, model)
-
-
-@pytest.mark.parametrize(
-    "typed",
-    [
-        f"http://user:{SECRET}@host/",
-        f"http://{SECRET}@host",
-        f"http://host/?key={SECRET}",
-        "http://",
-        "http:///v1",
-        "http://host:99999",
-        "http://ho st",
-        "http://host\x1b[2J",
-        "http://[::1",
-        "ftp://host",
-        f"http://good.example\\@{SECRET}.example",
-    ],
-)
-def test_addresses_that_are_refused_without_repeating_a_secret(typed):
-    with pytest.raises(InputError) as caught:
-        parse_address(typed)
-    assert SECRET not in caught.value.message + caught.value.hint
-
-
 def test_the_only_model_is_taken_and_one_of_several_must_be_named(server):
     assert connect(server, "vllm", "org/only").model == "org/only"
     server.answers["/v1/models"] = [models("vllm", "a", "b\x1b[2J")]
