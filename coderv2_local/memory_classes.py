@@ -29,9 +29,9 @@ NO_LAYER = -1
 KV_BYTES = {"f16": 2, "f32": 4}
 KV_STEP = 256
 """llama.cpp rounds a context up to a multiple of this."""
-INTERPRETER = 32 << 20
+INTERPRETER = 30 << 20
 """Anonymous memory of the program before a model is loaded."""
-BYTES_A_TOKEN_NAME = 500
+BYTES_A_TOKEN_NAME = 550
 """Anonymous memory for each entry of the vocabulary: llama.cpp's tables and the header's list."""
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
