@@ -306,9 +306,8 @@ def test_two_processes_do_not_damage_each_other(engine, states, ids):
     running = [
         subprocess.Popen([*command, str(i)], env=environment, stderr=subprocess.PIPE, text=True) for i in range(2)
     ]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    errors = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
     assert not list(states.folder.glob(".*"))
 
 
