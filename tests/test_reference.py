@@ -227,6 +227,29 @@ def test_impossible_metadata_are_refused_at_once(tmp_path, key, value):
         config_of(dataclasses.replace(header, metadata=metadata))
 
 
+def changed_config(header, **keys):
+    metadata = dict(header.metadata) | {f"deepseek2.{k}": v for k, v in keys.items()}
+    return config_of(dataclasses.replace(header, metadata=metadata))
+
+
+def test_what_other_converters_write_is_read_too(tmp_path):
+    header = GgufWeights.open(write_gguf(random_checkpoint(tmp_path / "c", FULL), tmp_path / "m.gguf")).model.whole
+    same = config_of(header)
+    assert changed_config(header, **{"attention.head_count": [2, 2, 2]}) == same  # a number for each layer
+    assert changed_config(header, expert_gating_func=0) == same
+    assert changed_config(header, expert_weights_scale=0.0).routed_scaling_factor == 1
+    for key, value, words in (
+        ("attention.head_count", [2, 3, 2], r"deepseek2\.attention\.head_count is \[2, 3, 2\], not an integer"),
+        ("block_count", 5000, r"m\.gguf: deepseek2\.block_count is 5000, outside"),
+        ("expert_gating_func", 2, "not a softmax"),
+        ("expert_count", 31, "the router of the first such layer is for 32|does not divide"),
+        ("rope.scaling.yarn_log_multiplier", "0.1", "yarn_log_multiplier is '0.1', not a number"),
+        ("context_length", None, r"the key deepseek2\.context_length is missing"),
+    ):
+        with pytest.raises(InputError, match=words):
+            changed_config(header, **{key: value})
+
+
 def test_stages_are_told_in_order_and_add_up(tmp_path):
     w = CheckpointWeights.open(random_checkpoint(tmp_path / "c", LITE), np.float64)
     seen: dict[tuple[str, int], np.ndarray] = {}

@@ -16,6 +16,7 @@ from small_models import patch_float, patch_tensor
 
 from coderv2_local.reference.gguf_weights import GgufWeights
 from coderv2_local.routing import install_taps
+from coderv2_local.verify import judge
 from coderv2_local.verify.engine_side import StageTap, engine_logits, exact_engine
 from coderv2_local.verify.judge import CODE, text_ids, verify
 from coderv2_local.verify.steps import step_differences
@@ -158,6 +159,14 @@ def test_an_engine_that_did_so_would_be_caught_by_its_steps_alone(good, damaged,
     over = wrong_steps(damaged, GgufWeights.open(good))
     assert {(s.stage, s.layer) for s in over} == DEFECTS[name].steps
     assert "may cost" in str(over[0])
+
+
+@pytest.mark.parametrize("name", ["keys not transposed", "two experts swapped"])
+def test_a_wrong_engine_speaks_against_the_file(good, damaged, monkeypatch, name):
+    DEFECTS[name].make(damaged)
+    monkeypatch.setattr(judge, "exact_engine", lambda path, *rest: exact_engine(damaged, *rest))
+    ((stage, layer),) = DEFECTS[name].steps
+    assert any(f"the engine's {stage} in layer {layer} is" in r for r in verify(good, max_tokens=TOKENS).reasons)
 
 
 @pytest.mark.parametrize("against", [False, True])

@@ -93,13 +93,14 @@ class GgufSource:
         self.weights: Weights = GgufWeights(self.config, model)
         if wrong := problems(header, self.config):
             raise InputError(f"{model.path}: {wrong[0]}", hint="nothing can be compared with this file")
-        # where each block of rows of a checkpoint lies in this file: (stored tensor, first row) → tensor, its row
+        # Where each block of rows of a checkpoint lies in this file: (stored tensor, first row) → tensor, its row. Of
+        # the key and value expansions only the first is looked up here, for the tensor's name: see _expansions.
         self._places: dict[tuple[str, int], tuple[str, int]] = {}
         for wanted in expected_tensors(header, self.config):
             row = 0
             for part in wanted.parts:
                 self._places[part.stored, part.first_row] = wanted.name, row
-                row += part.stored_shape[-1] if part.transposed else part.rows
+                row += part.rows
 
     def part(self, part: Part) -> Floats:
         """See :class:`Source`."""
