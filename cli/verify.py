@@ -6,7 +6,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
@@ -109,6 +108,8 @@ def write_logits(
     model: Path, ids: Path, dump: Path, side: Side, against: Path | None, stock_routing: bool, threads: int
 ) -> None:
     """Write the raw logits of one side for the ids of a .npy file: float32, (tokens, vocabulary)."""
+    import numpy as np
+
     from coderv2_local.verify.judge import raw_logits
 
     try:

@@ -67,3 +67,10 @@ def test_the_chat_page_lists_every_command_and_setting():
     for name, meaning in re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| ([^|]+) \|", text, re.M):
         assert KEYS[name].meaning == meaning.strip(), name
     assert {name for name, _ in re.findall(r"^\| `([a-z]+\.[a-z_]+)` (\|)", text, re.M)} == set(KEYS)
+
+
+def test_the_help_of_convert_lists_every_recipe():
+    from quant.recipes import RECIPES
+
+    (recipe,) = (p for p in commands()["convert"].params if p.name == "recipe")
+    assert recipe.help.split(". ")[0].split(", ") == list(RECIPES)
