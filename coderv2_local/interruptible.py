@@ -35,14 +35,20 @@ class InterruptibleThread:
         self._calls: SimpleQueue[Any] = SimpleQueue()
         self._thread = threading.Thread(target=_serve, args=(self._calls,), name="engine", daemon=True)
         self._thread.start()
-        self._stop = False
+        self._stop = self._closed = False
         self.abort = AbortCallback(self._asked)
 
     def _asked(self, _: Any) -> bool:
         return self._stop
 
     def run(self, call: Callable[[], T]) -> T:
-        """The result of `call`. An exception here (Ctrl-C) stops it, waits until it has ended, and is raised."""
+        """The result of `call`. An exception here (Ctrl-C) stops it, waits until it has ended, and is raised.
+
+        Raises:
+            RuntimeError: after :meth:`close`.
+        """
+        if self._closed:
+            raise RuntimeError("the engine is closed")
         reply: SimpleQueue[Any] = SimpleQueue()
         try:
             self._calls.put((call, reply))
@@ -83,6 +89,7 @@ class InterruptibleThread:
 
     def close(self) -> None:
         """End the thread, once what runs has ended. Safe to call twice."""
+        self._closed = True
         self._calls.put(None)
         self._thread.join()
 

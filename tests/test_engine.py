@@ -243,6 +243,8 @@ def test_loading_and_closing_leaks_nothing():
         with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1)) as engine:
             engine.evaluate([engine.vocabulary.bos, 5, 6])
         engine.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            engine.evaluate([1])
         if n in (10, 40):
             gc.collect()
             after[n] = process.memory_info().rss
