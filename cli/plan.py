@@ -63,16 +63,24 @@ def plan(
 
 
 def file_of(model: str | None) -> Path | None:
-    """The file that `model` means: a path, or a name that has a file already; None for a published model's name."""
-    from coderv2_local.models import find_model
+    """The file that `model` means: a path, or a name that has a file already; None for a published model's name.
+
+    Raises:
+        InputError: no such file, or a server.
+    """
+    from coderv2_local import models
     from coderv2_local.registry import known_models
 
-    if model is None or model in known_models():
+    if model is None:
         return None
     path = Path(model).expanduser()
-    if model == "tiny" or path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
-        return find_model(model).path
-    return None
+    is_file = path.exists() or path.suffix == ".gguf" or len(path.parts) > 1
+    if model in known_models() or not (is_file or model in models.known_models()):
+        return None
+    found = models.find_model(model)
+    if found.path is None:
+        raise InputError(f"{model} is a server: what it runs on is not known here")
+    return found.path
 
 
 def _known(name: str) -> Any:

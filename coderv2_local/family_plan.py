@@ -189,7 +189,11 @@ def sentence(r: Row, *, of_all: bool) -> str:
     bits = {"moe-4": " at 4 bits", "moe-8": " at 8 bits"}.get(r.recipe, f" as {r.recipe}" if r.recipe else "")
     places = {"in memory": "in memory", "GPU": "on the GPU", "GPU + CPU": "on GPU and processor together"}
     how = places.get(r.where, "partly read from disk as it goes")
-    pace = f", at about {pace_of(r.decode)} tokens a second" if r.decode else ""
+    pace = ""
+    if r.decode and r.where == "from disk":  # experts are not chosen as evenly as is assumed
+        pace = f", at {pace_of(r.decode)} tokens a second or more"
+    elif r.decode:
+        pace = f", at about {pace_of(r.decode)} tokens a second"
     subject = f"The best model for this machine is {r.model}{bits}" if of_all else f"{r.model}{bits} runs here"
     return f"{subject}: {gb(r.file_bytes)}, {how}{pace}."
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -55,6 +56,14 @@ def test_the_best_model_for_a_machine(ram, vram, weights_a_second, model, recipe
     chosen = best(family(laptop(ram, vram), rates(weights_a_second)))
     assert (chosen.model, chosen.recipe) == (model, recipe)
     assert f"{model} at {recipe[-1]} bits" in sentence(chosen, of_all=True)
+
+
+def test_the_sentence_promises_no_more_than_is_known():
+    (small,) = candidates([known_model("lite")], ["moe-4"])
+    text = sentence(plan_row(small, laptop(8), rates(60e9)), of_all=False)
+    assert text.startswith("lite at 4 bits runs here: 10.1 GB, partly read from disk as it goes, at ")
+    assert re.search(r"at [\d.]+ tokens a second or more\.$", text)
+    assert "tokens" not in sentence(plan_row(small, laptop(8), rates(60e9, None)), of_all=False)
 
 
 def test_where_nothing_is_measured_size_decides():
@@ -214,6 +223,7 @@ def test_a_named_model_in_every_recipe(coder):
         (["lite", "--ctx", "200000"], ["200000", "163840"]),
         (["tiny", "--ctx", "513"], ["513", "512"]),
         (["not-a-model.gguf"], ["not a GGUF file"]),
+        (["http://localhost:8012"], ["localhost", "server"]),
         (["--ctx", "-1"], ["--ctx"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
