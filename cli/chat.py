@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cli.options import ContextOption, ModelOption, RepeatPenaltyOption, SeedOption, StockRoutingOption, ThreadsOption
 from cli.piped import piped_text
+from coderv2_local.stream import printable
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ def answer_once(wishes: "Wishes", model: str | None, files: list[str], question:
         for file in wishes.attachments(files):
             conversation.attach(file)
         asked = conversation.ask(question)
-        if asked.shrinking:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(str(asked.shrinking), markup=False)
+        screen = Console(stderr=True, highlight=False, soft_wrap=True)
+        for text in [*conversation.backend.notices, *([str(asked.shrinking)] if asked.shrinking else [])]:
+            screen.print(f"note: {printable(text)}", markup=False)
         generation, text = asked.generation, ""
         for chunk in generation:
             text += chunk

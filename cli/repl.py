@@ -18,6 +18,7 @@ from cli.saved_state import SavedState
 from cli.status_line import NEARLY_FULL, status
 from coderv2_local.backend import Generation
 from coderv2_local.conversation import Asked, Conversation, Event
+from coderv2_local.engine import ContextFull
 from coderv2_local.home import home, home_folder
 from coderv2_local.models import Model, known_models
 from coderv2_local.sessions import Session, Sessions
@@ -108,33 +109,41 @@ class Repl:
 
     def take_turn(self, begin: "Callable[[Callable[[int, int], None]], Asked]") -> None:
         """Stream an answer to the screen and keep it, also when Ctrl-C cuts it."""
-        reading = Reading(self.screen, SHOWN_PROGRESS_AFTER)
-        try:
-            asked = begin(reading.progress)
-        except CoderError as error:
-            self.show_error(error)
-            return
-        self._say_what_changed(asked)
         text, cut, failed = "", False, None
-        try:
-            with reading:
-                text, cut, failed = stream_answer(asked.generation, self.answers, reading)
-        finally:
-            self.last = asked.generation
-            self.generated += asked.generation.tokens
-            if text:
-                self.conversation.keep(asked.generation, text, cut=cut)
-            elif self.conversation.turns and self.conversation.turns[-1].answer is None:
-                self.conversation.take_back()
+        while True:
+            reading = Reading(self.screen, SHOWN_PROGRESS_AFTER)
+            try:
+                asked = begin(reading.progress)
+            except CoderError as error:
+                self.show_error(error)
+                return
+            self._say_what_changed(asked)
+            try:
+                with reading:
+                    text, cut, failed = stream_answer(asked.generation, self.answers, reading)
+            finally:
+                self._count_generated(asked.generation)
+                if text:
+                    self.conversation.keep(asked.generation, text, cut=cut)
+            if not (isinstance(failed, ContextFull) and not text and (shrinking := self.conversation.shrink())):
+                break
+            self.note(str(shrinking), "yellow")  # a server told it only now: ask again with less
+            begin = self.conversation.resume
+        if not text and self.conversation.turns and self.conversation.turns[-1].answer is None:
+            self.conversation.take_back()
         if failed:
             self.show_error(failed)
-        if cut:
+        elif cut:
             self.note("stopped; /continue goes on" if text else "stopped")
         elif asked.generation.reason == "length":
             self.note("the answer reached its longest length; /continue goes on")
         self._find_edits(text)
         self.count()
         self._save_state()
+
+    def _count_generated(self, generation: Generation) -> None:
+        self.last = generation
+        self.generated += generation.tokens
 
     def note(self, text: str, style: str = "dim") -> None:
         """A remark to the user, beside the conversation."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Literal, Protocol
 
 from coderv2_local.engine import ContextFull, Engine, shared_prefix
+from coderv2_local.inspection import load_notices
 from coderv2_local.kept_states import KeptStates
 from coderv2_local.load_options import DEFAULTS, LoadOptions
 from coderv2_local.load_wishes import LoadWishes
@@ -19,6 +20,7 @@ from coderv2_local.prompt import ChatFormat, Message, chat_format, chat_prompt, 
 from coderv2_local.routing import install_taps
 from coderv2_local.sampling import SamplingOptions, TokenLogprobs
 from coderv2_local.stream import decode_utf8, printable, until, whole_pieces
+from converters.gguf_config import config_of
 from converters.gguf_header import read_header
 
 MINIMUM_ANSWER = 64  # tokens that must be left for an answer before a prompt counts as too long
@@ -97,6 +99,11 @@ class Backend(Protocol):
 
     @property
     def n_ctx(self) -> int | None: ...
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the user should be told before the first answer, a sentence each."""
+        ...
 
     def chat(
         self,
@@ -186,6 +193,11 @@ class LocalBackend:
         )
         # nothing but text and an end may be generated: a special token inside an answer would be another turn
         self._banned = [i for i in self.vocabulary.special_ids() if not self.vocabulary.is_end(i)]
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What in the file makes it slow, or compute something else than the model."""
+        return load_notices(self.engine.header, config_of(self.engine.header))
 
     @property
     def n_ctx(self) -> int:

@@ -214,6 +214,18 @@ class Conversation:
             raise InputError("this server cannot go on with an answer", hint="/retry asks for another one")
         return Asked(self.backend.chat(self.messages(), self.options, self.max_tokens, on_progress))
 
+    def shrink(self) -> Shrinking:
+        """Make room where only the server can tell that there is none: outdated versions of files go, then the older
+        half of the turns. Empty where nothing is left that could go.
+        """
+        outdated = self._drop_outdated()
+        turns = 0 if outdated else len(self.turns) // 2
+        self._drop_turns(turns)
+        shrinking = Shrinking(outdated, turns)
+        if shrinking:
+            self.journal(self._shrink_event(shrinking))
+        return shrinking
+
     def keep(self, generation: Generation, text: str, *, cut: bool = False) -> None:
         """Add the answer, whole or cut short, to the last question; to what is there of it already, if it is."""
         ids = list(generation.ids) if self.backend.capabilities.ids else None

@@ -43,6 +43,8 @@ class Check:
     state: State
     """`note`: it works, but there is something to know. `bad`: it does not work, or works wrongly."""
     text: str
+    matters: bool = False
+    """A note that whoever runs the file should see, too."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,12 @@ def checks(header: GgufHeader, config: ModelConfig) -> Iterator[Check]:
     yield from _fim(header)
 
 
+def load_notices(header: GgufHeader, config: ModelConfig) -> list[str]:
+    """What whoever runs a file must know: what makes it slow, or computes something else than the model. Cheap."""
+    found = [_mla(header), _routing(header, config), _yarn(header, config), _pre_tokenizer(header)]
+    return [check.text for check in found if check.state == "bad" or check.matters]
+
+
 def _length(header: GgufHeader) -> Check:
     parts = header.metadata.get("split.count", 1)
     spare = header.file_size - header.data_offset - sum(t.nbytes for t in header.tensors.values())
@@ -146,7 +154,7 @@ def _length(header: GgufHeader) -> Check:
 
 def _mla(header: GgufHeader) -> Check:
     if any(name.endswith(".attn_kv_b.weight") for name in header.tensors):
-        return Check("note", "made before the MLA split: it works, with a KV cache many times larger")
+        return Check("note", "made before the MLA split: it works, with a KV cache many times larger", True)
     return Check("ok", "the key and value expansions are split (MLA): the KV cache is small")
 
 
@@ -154,7 +162,7 @@ def _routing(header: GgufHeader, config: ModelConfig) -> Check:
     known, k = grouping(header.metadata), config.n_experts_per_token
     if known.origin == "nothing":
         what = "the group keys are missing, and nothing else in the file tells them: the experts are taken to be in no"
-        return Check("note", f"{what} groups, which is right for Lite and wrong for the 236B")
+        return Check("note", f"{what} groups, which is right for Lite and wrong for the 236B", True)
     if known.groups <= 1:
         return Check("ok", f"no groups of experts: the {k} best of all are used, as llama.cpp does")
     if known.origin != "keys":

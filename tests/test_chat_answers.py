@@ -188,3 +188,23 @@ def test_history_and_completion(chat_with):
     chat.send("\x15")
     chat.send("\x1b[A")
     chat.until(lambda text: text.count("first message") >= 2)
+
+
+def test_a_server_that_finds_its_context_full_is_asked_again_with_less(tmp_path, work):
+    from remote_servers import answer
+
+    full = {"error": {"message": "This model's maximum context length is 10 tokens", "code": "context_length_exceeded"}}
+    good = [STREAM_HEAD, events(says("Fine."), says("", "stop"), "[DONE]")]
+    server = ScriptedServer(
+        {
+            "/v1/models": [models("someone", "scripted")],
+            "/v1/chat/completions": [good, good, [answer(full, 400)], good],
+        }
+    )
+    with server.running():
+        with Terminal("chat", "-m", server.address, cwd=work, home=tmp_path / "home", columns=100, rows=40) as chat:
+            chat.say("One")
+            chat.say("Two")
+            assert "The context was full. No longer seen by the model: the oldest turn" in chat.say("Three")
+        asked = [r.body["messages"] for r in server.requests if r.path == "/v1/chat/completions"]
+    assert [len(m) for m in asked] == [1, 3, 5, 3]

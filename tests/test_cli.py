@@ -2,9 +2,7 @@
 
 import ast
 import json
-import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -115,51 +113,3 @@ def test_the_installed_command_is_ours():
 
     for package in (cli, quant):
         assert Path(package.__file__).parent.parent == ROOT
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
-def test_a_conversation_in_a_terminal(tmp_path):
-    import pexpect
-
-    environment = dict(
-        os.environ,
-        TERM="xterm",
-        NO_COLOR="1",
-        PROMPT_TOOLKIT_NO_CPR="1",
-        PYTHONPATH=str(ROOT),
-        CODER_HOME=str(tmp_path),
-    )
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "cli", "chat", "-t", "1"],
-        env=environment,
-        encoding="utf-8",
-        timeout=60,
-        dimensions=(40, 100),
-    )
-    ready = r"\x1b\[\?2004h"  # the prompt turns on bracketed paste when it takes keys
-
-    def say(text):
-        child.expect(ready)
-        child.send(text + "\r")
-
-    child.expect("tiny is a toy")
-    say("/help")
-    child.expect("Ctrl-C stops an answer")
-    say("/nonsense")
-    child.expect("no command /nonsense")
-    say(REQUEST)
-    child.expect("```python")
-    child.expect("def ")
-    child.expect("```")
-    say("Write a Python function `count_words(text)`: Count the words in a text")
-    child.expect("```python")
-    child.sendintr()  # stops the answer, not the program
-    say("/clear")
-    child.expect("forgotten")
-    say("Hi")
-    child.expect("Hello|I am tiny")
-    say("/exit")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
