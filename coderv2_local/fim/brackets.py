@@ -6,15 +6,22 @@ from dataclasses import dataclass, field
 from coderv2_local.fim.hole import NEAR, Hole
 
 CLOSES = {")": "(", "]": "[", "}": "{"}
-MARK = re.compile(r"""\\.|\"{3}|'{3}|["'()\[\]{}\n]""", re.S)
+MARK = re.compile(r"""\\.|\"{3}|'{3}|["'()\[\]{}]""", re.S)
+STRING_END = {
+    '"': re.compile(r'(?:[^"\\\n]|\\.)*("|\n)?', re.S),
+    "'": re.compile(r"(?:[^'\\\n]|\\.)*('|\n)?", re.S),
+    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*(""")?', re.S),
+    "'''": re.compile(r"(?:[^'\\]|\\.|'(?!''))*(''')?", re.S),
+}
 
 
 @dataclass
 class Brackets:
     """Reads text piece by piece and keeps what is open. Brackets within quotes do not count.
 
-    It knows no language: a quote ends at the end of its line unless it is a triple one, and comments are read as code.
-    Where that misleads it, the brackets on both sides of a hole do not match, and no rule is drawn from them.
+    It knows no language: a quotation mark that is not closed on its line is an apostrophe, unless it is a triple one or
+    the text ends there, and comments are read as code. Where that misleads it, the brackets on both sides of a hole do
+    not match, and no rule is drawn from them.
 
     Attributes:
         open: brackets that wait for their closing one, outermost first, each with the offset it stands at.
@@ -26,25 +33,30 @@ class Brackets:
     quote: str = ""
     unmatched: list[tuple[str, int]] = field(default_factory=list)
 
-    def read(self, text: str, start: int = 0, end: int | None = None) -> None:
-        """Read `text[start:end]`. A mark of several characters must not be split between calls: pass whole lines."""
-        for match in MARK.finditer(text, start, len(text) if end is None else end):
-            mark, at = match[0], match.start()
-            if mark == "\n":
-                self.quote = self.quote if len(self.quote) == 3 else ""
-            elif mark[0] in "\"'":
-                if not self.quote:
-                    self.quote = mark
-                elif mark == self.quote or (len(mark) == 3 and len(self.quote) == 1 and mark[0] == self.quote):
-                    self.quote = ""
-            elif self.quote or mark[0] == "\\":
+    def read(self, text: str, offset: int = 0) -> None:
+        """Read `text`, whose first character stands at `offset`. Pass whole lines: no mark may be split over calls."""
+        at = 0
+        while at < len(text):
+            if self.quote:
+                match = STRING_END[self.quote].match(text, at)
+                if not match or not match[1]:
+                    return  # open to the end
+                at = at if match[1] == "\n" else match.end()
+                self.quote = ""
                 continue
+            match = MARK.search(text, at)
+            if match is None:
+                return
+            mark, at = match[0], match.end()
+            if mark[0] in "\"'":
+                self.quote = mark
             elif mark in "([{":
-                self.open.append((mark, at))
-            elif self.open and self.open[-1][0] == CLOSES[mark]:
-                self.open.pop()
-            else:
-                self.unmatched.append((mark, at))
+                self.open.append((mark, offset + at - 1))
+            elif mark in CLOSES:
+                if self.open and self.open[-1][0] == CLOSES[mark]:
+                    self.open.pop()
+                else:
+                    self.unmatched.append((mark, offset + at - 1))
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def fill(
     finally:
         _close(generation.chunks)
     fed = time.perf_counter()
-    text, rule = _kept(watch.middle.text, end or watch.finish(), near)
+    raw = watch.text
+    text, rule = _kept(raw, end or watch.finish(), near)
     rule_seconds += time.perf_counter() - fed
     if hole.newline != "\n":
         text = text.replace("\n", hole.newline)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-NEAR = 20_000
+NEAR = 10_000
 """Characters on each side of a hole that the rules look at: a bound for files of many megabytes."""
 
 

@@ -34,14 +34,18 @@ class End:
 
 @dataclass
 class Middle:
-    """A middle so far, line by line, and the hole it is for."""
+    """A middle so far, line by line, and the hole it is for.
+
+    Attributes:
+        lines: those that have come to their end.
+        starts: where each line starts, the unfinished one too.
+        line: the unfinished one.
+    """
 
     hole: Hole
-    text: str = ""
     lines: list[str] = field(default_factory=list)
-    """Those that have come to their end."""
     starts: list[int] = field(default_factory=lambda: [0])
-    """Where each line starts, the unfinished last one too."""
+    line: str = ""
 
 
 LineRule = Callable[[Middle], int | None]
@@ -90,7 +94,7 @@ def repeats_itself(m: Middle) -> int | None:
         lines = [m.hole.line_before + lines[0], *lines[1:]]
     for n in range(1, len(lines) // RUNAWAY_TIMES + 1):
         block = lines[-n:]
-        if sum(map(_letters, block)) >= MEANINGFUL and lines[-n * RUNAWAY_TIMES :] == block * RUNAWAY_TIMES:
+        if lines[-n * RUNAWAY_TIMES :] == block * RUNAWAY_TIMES and sum(map(_letters, block)) >= MEANINGFUL:
             return m.starts[len(m.lines) - n * (RUNAWAY_TIMES - 1)]
     return None
 
@@ -136,48 +140,51 @@ class Watch:
         self._brackets = Brackets()
         self._looked = 0  # how far the unfinished line has been searched for repeated pieces
 
+    @property
+    def text(self) -> str:
+        """What was read, up to the line that ended it."""
+        return "\n".join([*self.middle.lines, self.middle.line])
+
     def feed(self, chunk: str) -> End | None:
         """Read more. Once it has answered, it is not to be asked again."""
         m = self.middle
-        m.text += chunk
-        while (newline := m.text.find("\n", max(m.starts[-1], len(m.text) - len(chunk)))) >= 0:
-            if end := self._line(newline):
+        *ended, rest = chunk.split("\n")
+        for part in ended:
+            m.line += part
+            if end := self._piece() or self._line_ends("\n"):
                 return end
-        return self._piece(len(m.text))
+        m.line += rest
+        return self._piece()
 
     def finish(self) -> End | None:
         """The model has ended: the last line is whole now, too."""
-        return self._line(len(self.middle.text))
+        return self._line_ends("")
 
-    def _piece(self, end: int) -> End | None:
-        """Look for a repeated piece in the line so far, up to `end`."""
+    def _piece(self) -> End | None:
+        """Look for a repeated piece in the line so far."""
         m = self.middle
-        start = m.starts[-1]
-        while start + self._looked + LOOK_EVERY <= end:
+        while self._looked + LOOK_EVERY <= len(m.line):
             self._looked += LOOK_EVERY
-            at = repeated_piece(m.text[start : start + self._looked])
+            at = repeated_piece(m.line[: self._looked])
             if at is not None:
-                return End(start + at, RUNS_AWAY)
+                return End(m.starts[-1] + at, RUNS_AWAY)
         return None
 
-    def _line(self, newline: int) -> End | None:
-        """The line that ends at `newline` is whole."""
+    def _line_ends(self, newline: str) -> End | None:
+        """The line is whole."""
         m = self.middle
-        if end := self._piece(newline):
-            return end
-        start = m.starts[-1]
-        m.lines.append(m.text[start:newline])
-        m.starts.append(min(newline + 1, len(m.text)))
-        self._looked = 0
+        m.lines.append(m.line)
+        m.starts.append(m.starts[-1] + len(m.line) + 1)
+        m.line, self._looked = "", 0
         ends = [End(at, name) for name, rule in LINE_RULES.items() if (at := rule(m)) is not None]
-        ends += self._bracket_ends(start, newline)
+        ends += self._bracket_ends(m.starts[-2], m.lines[-1], newline)
         return min(ends, key=lambda end: end.at, default=None)
 
-    def _bracket_ends(self, start: int, newline: int) -> Iterator[End]:
+    def _bracket_ends(self, start: int, line: str, newline: str) -> Iterator[End]:
         if self._duty is None:
             return
         own, wanted = self._brackets, len(self._duty.to_close)
-        own.read(self.middle.text, start, min(newline + 1, len(self.middle.text)))
+        own.read(line + newline, start)
         if too_many := own.unmatched[wanted:]:
             if [CLOSES[bracket] for bracket, _ in too_many] == [bracket for bracket, _ in own.open]:
                 # `} else {`: what the line closes too much, it opens again
@@ -186,7 +193,7 @@ class Watch:
                 yield End(too_many[0][1], CLOSED_AFTER)
                 return
         if self._duty.is_block and len(own.unmatched) == wanted and not own.open:
-            yield End(newline, BRACKETS_CLOSED)
+            yield End(start + len(line), BRACKETS_CLOSED)
 
 
 def end_of(middle: str, hole: Hole) -> End | None:

@@ -1,0 +1,170 @@
+"""`coder fim` measured: what a second suggestion costs, what the rules cost, and a thousand suggestions in a row.
+
+    python tools/bench/fim.py [MODEL.gguf] [--source FILE] [--moves 5] [--suggestions 1000] [--suffix-share 0.05]
+
+Each figure is a ratio or a count of one run:
+
+- the cursor moves down by a line in the same file: tokens evaluated again beyond those of the suffix (at most 64), and
+  time to the first token against a cold call of the same prompt, where the suffix is `--suffix-share` of the prompt;
+- the same between processes: the state is saved to disk and restored into a fresh context;
+- consecutive suggestions at many places: failures, and growth of the process's memory from the first quarter to the
+  last;
+- the rules: the longest that any suggestion spent on them, and the time for middles of 1, 10 and 100 kB fed a token at
+  a time, which has to grow with their length, not with its square.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from coderv2_local.backend import LocalBackend
+from coderv2_local.fim.fill import Filling, FillOptions, fill
+from coderv2_local.fim.hole import Hole
+from coderv2_local.fim.source import read_source
+from coderv2_local.fim.stops import Watch
+from coderv2_local.fim.trims import trimmed
+from coderv2_local.fim.window import Budgets, counter, prefix_start
+from coderv2_local.load_options import LoadOptions
+from coderv2_local.models import find_model
+from coderv2_local.prefix_states import PrefixStates
+
+HERE = Path(__file__)
+ALLOWED = 64  # tokens beyond the suffix
+
+
+def line_ends(text: str) -> list[int]:
+    return [i for i, c in enumerate(text) if c == "\n"]
+
+
+def hole(text: str, at: int) -> Hole:
+    return Hole(text[:at], text[at:])
+
+
+def moving(backend: LocalBackend, text: str, moves: int, budgets: Budgets, prompt: int) -> None:
+    """Suggestions at one line after the other: the first cold, the others from what the one before evaluated."""
+    options = FillOptions(max_tokens=4, budgets=budgets)
+    ends = line_ends(text)
+    first = next(n for n, end in enumerate(ends) if backend.count(text[:end]) >= prompt * 3 // 4)
+    backend.engine.truncate(0)
+    cold, *warm = (fill(hole(text, at), backend, None, options) for at in ends[first : first + moves + 1])
+    again = [f.prompt_tokens - f.reused_tokens - f.suffix_tokens for f in warm]
+    ratios = [f.prompt_seconds / cold.prompt_seconds for f in warm]
+    share = statistics.mean(f.suffix_tokens / f.prompt_tokens for f in warm)
+    print(f"moving by a line, {moves} times: prompts of {cold.prompt_tokens} tokens and more, suffix {share:.1%}")
+    print(f"  evaluated again beyond the suffix: at most {max(again)} tokens (allowed: {ALLOWED})")
+    print(
+        f"  time to first token, warm / cold: median {statistics.median(ratios):.3f}, worst {max(ratios):.3f}",
+        flush=True,
+    )
+
+
+def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, prompt: int) -> None:
+    """The state goes to disk and comes back into a fresh context, as between two calls of the command."""
+    options = FillOptions(max_tokens=4, budgets=budgets)
+    with tempfile.TemporaryDirectory() as folder:
+        states = PrefixStates(Path(folder))
+        fillings: list[Filling] = []
+        restore_seconds = 0.0
+        for move in range(2):
+            with LocalBackend(path, load, states=states) as backend:
+                ends = line_ends(text)
+                at = next(n for n, end in enumerate(ends) if backend.count(text[:end]) >= prompt * 3 // 4)
+                began = time.perf_counter()
+                backend.restore_state("bench")
+                restore_seconds = time.perf_counter() - began
+                fillings.append(fill(hole(text, ends[at + move]), backend, None, options))
+                if move == 0:
+                    backend.save_state("bench")
+        size = sum(f.stat().st_size for f in Path(folder).iterdir())
+    cold, warm = fillings
+    again = warm.prompt_tokens - warm.reused_tokens - warm.suffix_tokens
+    ratio = (warm.prompt_seconds + restore_seconds) / cold.prompt_seconds
+    print(f"state on disk, {size / 1e6:.1f} MB: {again} tokens beyond the suffix; restore + first / cold: {ratio:.3f}")
+
+
+def memory() -> int:
+    """Anonymous memory of this process in bytes."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon"))
+
+
+def many(backend: LocalBackend, text: str, number: int) -> None:
+    """Consecutive suggestions at places all over a file."""
+    options = FillOptions(max_tokens=16)
+    ends = line_ends(text)
+    used, rules = [], 0.0
+    for n in range(number):
+        at = ends[(n * 7919) % len(ends)] - n % 3
+        filling = fill(hole(text, max(at, 0)), backend, None, options)
+        rules = max(rules, filling.rule_seconds)
+        used.append(memory())
+    early, late = statistics.median(used[number // 4 : number // 2]), statistics.median(used[-number // 4 :])
+    print(f"{number} suggestions: none failed; anonymous memory {early / 1e6:.1f} → {late / 1e6:.1f} MB")
+    print(f"  the rules took at most {1e3 * rules:.2f} ms of a suggestion")
+
+
+def same_window(backend: LocalBackend, text: str, budgets: Budgets) -> None:
+    """How seldom the window's start moves, line by line through a file."""
+    starts = [prefix_start(text[: end + 1], counter(backend), budgets.prefix) for end in line_ends(text)]
+    stays = statistics.mean(a == b for a, b in pairwise(starts))
+    print(f"the prefix window begins where it did before in {stays:.1%} of moves by a line")
+
+
+def rules() -> None:
+    """The rules alone, on middles of growing length."""
+    piece = "    value = compute(first, [x for x in range(n)])  # see https://example.org/a\n"
+    seconds = []
+    for size in (1_000, 10_000, 100_000):
+        middle = "".join(piece.replace("n", str(i)) for i in range(size // len(piece)))
+        around = Hole("def f(first):\n" * 200, "\n    return value\n" * 200)
+        best = []
+        for _ in range(5):
+            began = time.perf_counter()
+            watch = Watch(around)
+            for at in range(0, len(middle), 4):
+                if watch.feed(middle[at : at + 4]):
+                    break
+            read = watch.text
+            watch.finish()
+            trimmed(read, around)
+            best.append(time.perf_counter() - began)
+        assert read == middle
+        seconds.append(min(best))
+    print(
+        "rules alone: " + ", ".join(f"{1e3 * s:.2f} ms for {k} kB" for s, k in zip(seconds, (1, 10, 100), strict=True))
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="tiny")
+    parser.add_argument("--source", type=Path, help="a long source file; several files of this program by default")
+    parser.add_argument("--moves", type=int, default=5)
+    parser.add_argument("--suggestions", type=int, default=1000)
+    parser.add_argument("--suffix-share", type=float, default=0.05)
+    parser.add_argument("--prompt", type=int, help="tokens; by default what the model's context allows, up to 1536")
+    args = parser.parse_args()
+    model = find_model(args.model)
+    sources = [args.source] if args.source else sorted((HERE.parents[2] / "coderv2_local" / "fim").glob("*.py"))
+    text = "".join(read_source(path).text for path in sources)
+    load = LoadOptions(n_ctx=0 if model.is_toy else 2048)
+    with LocalBackend(model.path, load, name=model.name) as backend:
+        prompt = args.prompt or min(backend.n_ctx * 3 // 4, 1536)
+        budgets = Budgets(prefix=prompt, suffix=int(prompt * args.suffix_share))
+        print(
+            f"{backend.name}, context {backend.n_ctx}, prompt {prompt}, threads {backend.engine.n_threads}", flush=True
+        )
+        fill(Hole("warm = ", "\n"), backend, None, FillOptions(max_tokens=4))
+        moving(backend, text, args.moves, budgets, prompt)
+        same_window(backend, text, budgets)
+        if args.suggestions:
+            many(backend, text, args.suggestions)
+    restarting(model.path, load, text, budgets, prompt)
+    rules()
+
+
+if __name__ == "__main__":
+    main()
