@@ -81,33 +81,8 @@ def test_a_blank_line_is_filled_by_one_that_compiles_more_often_than_not(tiny):
 def test_a_docstring_style_request_is_answered_by_a_fenced_function(tiny, name, summary):
     options = SamplingOptions(repeat_penalty=find_model("tiny").repeat_penalty)
     conversation = Conversation(tiny, options, 400)
-    generation, _ = conversation.ask(f"Write a Python function `{name}`: {summary}")
+    generation = conversation.ask(f"Write a Python function `{name}`: {summary}").generation
     answer = "".join(generation).strip()
     assert answer.startswith("```python\n")
     assert answer.endswith("```")
     assert isinstance(ast.parse(answer.removeprefix("```python\n").removesuffix("```")).body[0], ast.FunctionDef)
-
-
-def test_the_conversation_goes_on_from_what_is_evaluated(tiny):
-    conversation = Conversation(tiny, SamplingOptions(), 60)
-    generation, _ = conversation.ask("Hi")
-    conversation.keep(generation, "".join(generation))
-    before = list(tiny.engine.tokens)
-    _, dropped = conversation.ask("Write a Python function `add`: Add two numbers")
-    from coderv2_local.prompt import chat_prompt
-
-    following = chat_prompt(conversation.messages, tiny.format, tiny.vocabulary)
-    assert dropped == 0
-    assert following[: len(before)] == before
-
-
-def test_what_does_not_fit_is_dropped_and_counted(tiny):
-    conversation = Conversation(tiny, SamplingOptions(), 64)
-    for _ in range(12):
-        generation, dropped = conversation.ask("word " * 300)
-        generation.ids += tiny.vocabulary.encode(" fine")
-        conversation.keep(generation, "fine")
-        if dropped:
-            break
-    assert dropped
-    assert conversation.messages[0].role == "user"
