@@ -5,6 +5,7 @@ Special tokens enter a prompt as ids, and only here are they looked up.
 """
 
 import ctypes
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from coderv2_local.llama_library import llama
 from quant.errors import InputError
 
 NORMAL = 1  # llama_token_type
+RUN = re.compile(r"\w+|\s+|[^\w\s]+")
+LONGEST_RUN = 4096
+"""Characters of one kind in a row that are encoded at once: llama.cpp splits text by regular expressions that recurse
+for each character, and some ten thousand overflow the stack, which ends the process. Longer runs are no text."""
 ROLES = ("bos", "eos", "eot", "sep", "nl", "pad", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
 
 
@@ -70,6 +75,9 @@ class Vocabulary:
         return llama.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
     def _encode(self, text: str, *, with_special: bool) -> list[int]:
+        return [i for part in _without_long_runs(text) for i in self._encode_part(part, with_special)]
+
+    def _encode_part(self, text: str, with_special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 1
         while True:
@@ -137,3 +145,11 @@ class Vocabulary:
                 hint="convert it again with `coder convert`, or use `-m tiny`",
             )
         return FimIds(*ids)
+
+
+def _without_long_runs(text: str) -> list[str]:
+    """`text` in parts, cut only inside runs that are too long to be encoded at once."""
+    if len(text) <= LONGEST_RUN:
+        return [text]
+    cuts = [at for run in RUN.finditer(text) for at in range(run.start() + LONGEST_RUN, run.end(), LONGEST_RUN)]
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
