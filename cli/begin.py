@@ -34,7 +34,7 @@ def begin(wishes: Wishes, model: str | None, files: Sequence[str], *, resume: bo
         repl.take_up(events)
         repl.show_where_it_stopped()
     elif last := sessions.latest():
-        repl.note(f"a new session; coder chat --resume goes on with {last}")
+        repl.note(f"a new session (coder chat --resume: {last})")
     if notice:
         repl.note(notice, "yellow")
     system = (wishes.system or "") if events else wishes.system_prompt()

@@ -102,8 +102,8 @@ def _(repl: "Repl", _: str) -> None:
         table.add_row(f"[bold]/{each.name}[/] {escape(each.argument)}", each.meaning)
     repl.screen.print(table)
     repl.screen.print(
-        'Ctrl-C stops an answer, Ctrl-D leaves. Alt-Enter starts a line, """ begins and ends several lines,\n'
-        "Ctrl-G opens the editor, Tab completes.",
+        "Ctrl-C stops an answer, Ctrl-D leaves. Tab completes, Ctrl-G opens the editor.\n"
+        'Alt-Enter starts a line; a message that begins with """ ends with """.',
         style="dim",
     )
 
