@@ -54,8 +54,11 @@ def verify(
 ) -> None:
     """Check that a model file computes what its weights and the model's paper say.
 
-    The engine runs the file; a plain numpy forward pass runs the weights it was made from (--against), or its own. With
-    --against every tensor is compared as well. Exit code 1: the verdict is against the file.
+    The engine runs the file; a plain numpy forward pass runs the weights it was made from (--against), or its own.
+
+    With --against every tensor is compared as well.
+
+    Exit code 1: the verdict is against the file.
 
     Example: coder verify lite.gguf --against ./DeepSeek-Coder-V2-Lite-Instruct
     """

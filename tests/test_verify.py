@@ -15,6 +15,8 @@ from coderv2_local.inspection import inspect
 from coderv2_local.loadable import check_loadable, impossible
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.model import forward
+from coderv2_local.verify import judge
+from coderv2_local.verify.engine_side import exact_engine
 from coderv2_local.verify.judge import raw_logits, verify
 from coderv2_local.verify.measures import agreement, divergence, perplexity
 from converters.gguf_config import config_of
@@ -246,6 +248,15 @@ def test_the_report_and_its_exit(tmp_path, full, run):
     assert isinstance(stock.exception, VerdictError)
     assert stock.exception.exit_code == 1
     assert "verdict: against the file" in stock.stdout
+
+
+def test_a_short_text_needs_little_room_however_many_tokens_are_allowed(tmp_path, lite, monkeypatch):
+    rooms = []
+    monkeypatch.setattr(
+        judge, "exact_engine", lambda path, room, *rest: rooms.append(room) or exact_engine(path, room, *rest)
+    )
+    assert verify(write_gguf(lite, tmp_path / "m.gguf"), text="é = 1", max_tokens=1 << 20, threads=1).tokens == 7
+    assert rooms == [7]
 
 
 def test_json_is_all_of_it(tmp_path, lite, run):

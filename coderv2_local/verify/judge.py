@@ -98,8 +98,10 @@ def verify(
     stages = StageTap()
     taps = [] if stock_routing else install_taps(header.metadata, groups_from(source.config, config))
     tell("evaluating in the engine", 0, 1)
-    with exact_engine(model, max_tokens, threads, [*taps, stages]) as engine:
-        ids = text_ids(engine.vocabulary, CODE if text is None else text, max_tokens)
+    text = CODE if text is None else text
+    room = min(max_tokens, len(text.encode()) + 1)  # a token is a byte at least; BOS comes before
+    with exact_engine(model, room, threads, [*taps, stages]) as engine:
+        ids = text_ids(engine.vocabulary, text, room)
         from_engine = engine_logits(engine, ids)
     comparer = StageComparer(stages)
 
