@@ -89,7 +89,7 @@ class ModelMemory:
         if self.mla:
             heads = c.n_heads * (c.qk_head_dim + 2 * c.kv_lora_rank + c.qk_rope_head_dim + c.v_head_dim)
         else:
-            heads = c.n_heads * (2 * c.qk_head_dim + c.qk_nope_head_dim + 2 * c.v_head_dim)
+            heads = c.n_heads * (3 * c.qk_head_dim + c.qk_nope_head_dim + 2 * c.v_head_dim)
         attention = 4 * (heads + 4 * c.hidden_size) + mask
         experts = 4 * (2 * c.n_experts_per_token * (c.expert_ffn_size + c.hidden_size) + 2 * c.hidden_size) + mask
         return min(n_ubatch, padded(n_ctx)) * max(logits, attention, experts)
