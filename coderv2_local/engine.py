@@ -20,6 +20,7 @@ from coderv2_local import llama_library
 from coderv2_local.context_size import check_context
 from coderv2_local.hooks import Dispatcher, Tap
 from coderv2_local.interruptible import NEVER, InterruptibleThread
+from coderv2_local.lazy_mapping import without_populating
 from coderv2_local.llama_library import llama
 from coderv2_local.load_options import DEFAULT_CONTEXT, DEFAULTS, KV_TYPES, LoadOptions
 from coderv2_local.loadable import check_loadable
@@ -55,6 +56,9 @@ class Engine:
         taps: hooks on the eval callback (:mod:`coderv2_local.hooks`).
         header: of the file, where it has been read already.
 
+    Attributes:
+        notices: what the user should know about how the model was loaded, a line each.
+
     Raises:
         InputError: the file is missing, no GGUF, or of another architecture; or there is no memory for the context.
         EngineError: llama.cpp refused it; the message carries what its log said.
@@ -70,6 +74,8 @@ class Engine:
     ) -> None:
         self._context: Any = None
         self._model: Any = None
+        self._dispatcher: Dispatcher | None = None
+        self.notices: list[str] = []
         self.path, self.options = path, options
         self.header = header or read_header(path)
         check_loadable(self.header, path)
@@ -96,12 +102,23 @@ class Engine:
             overrides = experts_on_cpu(options.cpu_expert_layers)
             params.tensor_buft_overrides = ctypes.addressof(overrides)
         llama_library.forget_log()
-        self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
+        self._model = self._map_model(params, options)
         if not self._model:
             raise EngineError(
                 f"{self.path}: llama.cpp could not load the model: {llama_library.complaints() or 'no reason given'}",
                 hint="`coder verify` or `coder convert` on the same file may say more",
             )
+
+    def _map_model(self, params: Any, options: LoadOptions) -> Any:
+        def load() -> Any:
+            return llama.llama_model_load_from_file(os.fsencode(self.path), params)
+
+        if not options.stream_experts:
+            return load()
+        model, refusal = without_populating(load)
+        if refusal:
+            self.notices.append(f"the whole file was read once while loading: {refusal}")
+        return model
 
     def _create_context(self, options: LoadOptions) -> None:
         params = llama.llama_context_default_params()
@@ -306,6 +323,8 @@ class Engine:
             self._thread.close()
             llama.llama_free(self._context)
             self._context = None
+        if self._dispatcher:
+            self._dispatcher.close()
         if self._model:
             llama.llama_model_free(self._model)
             self._model = None

@@ -62,6 +62,14 @@ class Finishing(Protocol):
         """Raise when the decode lacked what the tap is there for."""
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """What a tap may also have: something to release together with the context."""
+
+    def close(self) -> None:
+        """Called after the last decode, perhaps twice."""
+
+
 class TensorHead(ctypes.Structure):
     """The fields of ``struct ggml_tensor`` (ggml.h) up to its name, on a 64-bit machine."""
 
@@ -130,6 +138,12 @@ class Dispatcher:
         if isinstance(error, CoderError) or not isinstance(error, Exception):
             raise error
         raise HookError(f"{where} failed: {error or type(error).__name__}") from error
+
+    def close(self) -> None:
+        """Close the taps that have something to release."""
+        for tap in self.taps:
+            if isinstance(tap, Closing):
+                tap.close()
 
     def _plan(self, raw: bytes) -> _Plan | None:
         """Ask the taps, once, what they want of the node called `raw`."""

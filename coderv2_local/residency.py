@@ -1,0 +1,215 @@
+"""What of a model's files is in memory, and the advice that brings it there or lets it go: Linux's page cache.
+
+llama.cpp maps the files; what is not in the page cache is read when a thread first touches it, a page fault at a time,
+and the disk idles between two faults. Advice given before (``posix_fadvise(WILLNEED)``) starts many reads at once.
+
+Advice is only that. Where the kernel refuses it, the model runs on, slower, and :attr:`ModelFiles.notices` says why. A
+read error is not advice: what cannot be read here will kill the process when llama.cpp touches it, so it is raised.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import re
+import resource
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from coderv2_local.cgroups import memory_limit
+from coderv2_local.weight_ranges import Range
+from quant.errors import CoderError
+
+PAGE = mmap.PAGESIZE
+SUPPORTED = sys.platform == "linux"
+UNSUPPORTED = "experts are read ahead on Linux only: here the system reads them when they are touched, which is slower"
+_MADV_COLD = 20  # Linux 5.4
+_MAP_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)")
+_TRANSIENT = (errno.EAGAIN, errno.EINTR, errno.ENOMEM)
+
+
+class ReadError(CoderError):
+    """A part of the model cannot be read from its disk."""
+
+
+class ModelFiles:
+    """The files of a loaded model, opened once more to give advice about them.
+
+    Args:
+        paths: the files, as :attr:`WeightRanges.files` counts them.
+
+    Raises:
+        ReadError: one of them cannot be opened.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = tuple(paths)
+        self.notices: list[str] = []
+        """What the kernel refused, a line each, once."""
+        self.locked_bytes = 0
+        self._fds: list[int] = []
+        self._byte = [bytearray(1)]
+        try:
+            for path in self.paths:
+                self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as e:
+            self.close()
+            raise ReadError(f"cannot open {e.filename}: {e.strerror}") from None
+        self._windows = [read_ahead_bytes(fd) for fd in self._fds]
+        self._can_probe = True
+        self._mapped: list[list[tuple[int, int, int]]] = [[] for _ in self._fds]
+
+    def will_need(self, ranges: Iterable[Range]) -> int:
+        """Start reading what is not in memory yet. Returns the bytes advised.
+
+        Linux cuts one piece of advice off at its read-ahead size, so a range becomes several.
+        """
+        advised = 0
+        for r in ranges:
+            window, fd = self._windows[r.file], self._fds[r.file]
+            try:
+                for at in range(r.start, r.end, window):
+                    os.posix_fadvise(fd, at, min(window, r.end - at), os.POSIX_FADV_WILLNEED)
+            except OSError as e:
+                self._notice(f"the kernel takes no advice on what to read ahead ({e.strerror})")
+                return advised
+            advised += r.length
+        return advised
+
+    def cool(self, ranges: Iterable[Range]) -> None:
+        """Let the kernel take these pages first when it needs memory: whole pages inside the ranges.
+
+        They are not freed here: that was measured to be slower. Freed memory goes back to the system (a virtual
+        machine's goes back to its host) and has to be fetched anew, while reclaimed pages are used again at once.
+        """
+        for r in ranges:
+            start, end = -(-r.start // PAGE) * PAGE, r.end // PAGE * PAGE
+            for address, length, offset in self._mapped[r.file]:
+                low, high = max(start, offset), min(end, offset + length)
+                if low < high and _libc().madvise(address + low - offset, high - low, _MADV_COLD):
+                    self._notice(f"the kernel takes no advice on what to drop ({os.strerror(ctypes.get_errno())})")
+                    return
+
+    def in_memory(self, r: Range) -> bool:
+        """Are the first and the last page of the range in memory? What is between them came and goes with them.
+
+        Raises:
+            ReadError: the disk fails.
+        """
+        return all(self._page_in_memory(r.file, at) for at in (r.end - 1, r.start))
+
+    def _page_in_memory(self, file: int, at: int) -> bool:
+        if not self._can_probe:
+            return False
+        try:
+            # a read that may not wait: it succeeds only from memory (mincore would answer only a file's owner)
+            return os.preadv(self._fds[file], self._byte, at, os.RWF_NOWAIT) == 1
+        except OSError as e:
+            if e.errno == errno.EIO:
+                raise ReadError(
+                    f"{self.paths[file]}: reading at byte {at} failed: {e.strerror}",
+                    hint="the disk or the file is damaged; `coder verify` reads all of it",
+                ) from None
+            if e.errno not in _TRANSIENT:
+                self._can_probe = False
+                self._notice(f"what is in memory cannot be told on this file system ({e.strerror})")
+            return False
+
+    def find_mappings(self) -> None:
+        """Look up where llama.cpp has mapped the files, once it has loaded them.
+
+        From then on page faults read the page that is missing, and not megabytes of other experts around it.
+        """
+        self._mapped = [mappings_of(fd) for fd in self._fds]
+        for path, mappings in zip(self.paths, self._mapped, strict=True):
+            for address, length, _ in mappings:
+                if _libc().madvise(address, length, mmap.MADV_RANDOM):
+                    self._notice(f"{path.name}: MADV_RANDOM failed ({os.strerror(ctypes.get_errno())})")
+
+    def lock(self, ranges: Iterable[Range]) -> bool:
+        """Lock ranges of the mapping into memory, as far as the limit on locked memory allows: all of them or none.
+
+        Returns:
+            Whether they are locked.
+        """
+        wanted = list(ranges)
+        if not self._may_lock(sum(r.length + 2 * PAGE for r in wanted)):
+            return False
+        self.will_need(wanted)
+        for r in wanted:
+            for address, length, offset in self._mapped[r.file]:
+                start, end = max(r.start, offset) & -PAGE, min(r.end, offset + length)
+                if start < end and _libc().mlock(address + start - offset, end - start):
+                    self._notice(f"mlock failed ({os.strerror(ctypes.get_errno())})")
+                    return False
+            self.locked_bytes += r.length
+        return True
+
+    def _may_lock(self, count: int) -> bool:
+        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        if limit == resource.RLIM_INFINITY or count <= limit:
+            return True
+        return _has_capability(14)  # CAP_IPC_LOCK: the limit does not count
+
+    def _notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def close(self) -> None:
+        """Close the files. Safe to call twice."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def read_ahead_bytes(fd: int) -> int:
+    """How much one piece of advice can read: the read-ahead size of the disk that the file is on."""
+    device = os.fstat(fd).st_dev
+    try:
+        text = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").read_text()
+        return max(128 << 10, int(text) << 10)
+    except (OSError, ValueError):
+        return 128 << 10  # Linux's default
+
+
+def mappings_of(fd: int) -> list[tuple[int, int, int]]:
+    """Where this process has mapped the open file: (address, bytes, offset in the file) of each mapping."""
+    status, found = os.fstat(fd), []
+    with open("/proc/self/maps") as f:
+        for line in f:
+            m = _MAP_LINE.match(line)
+            if m and int(m[6]) == status.st_ino:
+                start, end, offset, major, minor = (int(m[i], 16) for i in range(1, 6))
+                if os.makedev(major, minor) == status.st_dev:
+                    found.append((start, end - start, offset))
+    return found
+
+
+def available_memory() -> int:
+    """Bytes that this process can have, what the page cache holds included, since it gives way."""
+    limit = memory_limit()
+    free: int = psutil.virtual_memory().available
+    return free if limit is None else min(free, limit[1])
+
+
+def _has_capability(number: int) -> bool:
+    with open("/proc/self/status") as f:
+        effective = next((line for line in f if line.startswith("CapEff:")), "CapEff: 0")
+    return bool(int(effective.split()[1], 16) >> number & 1)
+
+
+def _libc() -> ctypes.CDLL:
+    global _library
+    if _library is None:
+        _library = ctypes.CDLL(None, use_errno=True)
+        _library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        _library.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return _library
+
+
+_library: ctypes.CDLL | None = None

@@ -1,0 +1,211 @@
+"""A model larger than memory: decode speed in a memory cgroup, plain mmap beside expert prefetch, in one run.
+
+    sudo python tools/bench/larger_than_memory.py MODEL.gguf [--limits 0,5G,half] [--modes plain,prefetch,no-mlock]
+        [--text FILE] [--tokens 32] [--warm-up 32] [--json FILE]
+
+Each measurement is a process of its own, put into a new memory cgroup before it opens the file; the file's pages are
+dropped from the cache first, since a page counts for the cgroup that read it. The same tokens, those of a text, are
+decoded one by one in every mode, so the work is the same; a digest over all logits says whether the results are.
+A limit of 0 means none: all in memory. Modes: plain (mmap and nothing else), prefetch, no-mlock (prefetch as a user
+with the usual 8 MiB limit on locked memory), no-guess (prefetch of what is chosen only), no-dense.
+Needs root for the cgroup, version 1 or 2.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+MODES = {
+    "plain": "mmap alone",
+    "prefetch": "chosen and guessed experts advised, dense tensors locked",
+    "no-mlock": "the same with 8 MiB of locked memory allowed",
+    "no-guess": "only chosen experts advised, dense tensors locked",
+    "no-dense": "chosen and guessed experts advised, dense tensors left alone",
+}
+USUAL_LIMIT = 8 << 20
+PR_CAPBSET_DROP, CAP_IPC_LOCK = 24, 14
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """One measurement, in this process, which is in its cgroup already."""
+    import numpy as np
+
+    from coderv2_local.engine import Engine
+    from coderv2_local.expert_prefetch import larger_than_memory
+    from coderv2_local.load_options import LoadOptions
+    from coderv2_local.routing import install_taps
+    from converters.gguf_header import read_header
+
+    path = Path(args.model)
+    header = read_header(path)
+    taps: list[Any] = list(install_taps(header.metadata))
+    prefetch = None
+    if args.child != "plain":
+        prefetch = larger_than_memory(path, header)
+        assert prefetch is not None
+        prefetch.keep_dense = args.child != "no-dense"
+        if args.child == "no-guess":
+            prefetch.ahead = None
+        taps.append(prefetch)
+    read, start = bytes_read(), time.perf_counter()
+    engine = Engine(path, LoadOptions(n_ctx=args.warm_up + args.tokens + 8), taps=taps, header=header)
+    result: dict[str, Any] = {"load_s": time.perf_counter() - start, "load_read": bytes_read() - read}
+    ids = engine.vocabulary.encode(Path(args.text).read_text("utf-8"))
+    ids = ids[: args.warm_up + args.tokens + 1]
+    if len(ids) <= args.warm_up + args.tokens:
+        sys.exit(f"{args.text} has only {len(ids)} tokens")
+    digest, times = hashlib.sha256(), []
+    for n in range(1, len(ids)):
+        if n == args.warm_up + 1:
+            read = bytes_read()
+        start = time.perf_counter()
+        logits = engine.evaluate(ids[:n])
+        times.append(time.perf_counter() - start)
+        digest.update(logits.tobytes())
+    steady = times[args.warm_up :]
+    result["first_token_s"] = result["load_s"] + times[0]
+    result["tokens_per_s"] = len(steady) / sum(steady)
+    result["median_ms"] = 1e3 * float(np.median(steady))
+    result["read_per_token"] = (bytes_read() - read) / len(steady)
+    result["digest"] = digest.hexdigest()[:16]
+    result["anonymous"] = status_kb("RssAnon") << 10
+    if prefetch is not None:
+        c = prefetch.counters
+        result["cache_hit_rate"], result["guess_hit_rate"] = c.cache_hit_rate, c.guess_hit_rate
+        result["locked"], result["dense_renewed"] = prefetch.files.locked_bytes, c.dense_bytes_renewed
+        result["notices"] = prefetch.files.notices
+    engine.close()
+    return result
+
+
+def bytes_read() -> int:
+    """Bytes that this process has caused to be read from disks."""
+    return int(Path("/proc/self/io").read_text().split("\nread_bytes: ")[1].split()[0])
+
+
+def status_kb(key: str) -> int:
+    return int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0])
+
+
+class Cgroup:
+    """A memory cgroup with a limit in bytes; 0 for none."""
+
+    def __init__(self, limit: int) -> None:
+        old = Path("/sys/fs/cgroup/memory")
+        root, file = (old, "memory.limit_in_bytes") if old.is_dir() else (Path("/sys/fs/cgroup"), "memory.max")
+        self.path = root / f"coder-bench-{os.getpid()}"
+        self.path.mkdir()
+        if limit:
+            (self.path / file).write_text(str(limit))
+
+    def join(self) -> None:
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def remove(self) -> None:
+        force = self.path / "memory.force_empty"
+        if force.exists():
+            force.write_text("0")
+        for _ in range(50):
+            with suppress(OSError):
+                self.path.rmdir()
+                return
+            time.sleep(0.1)
+
+
+def run_child(args: argparse.Namespace, mode: str, limit: int) -> dict[str, Any]:
+    """One measurement in a process and cgroup of its own."""
+    drop_from_cache(Path(args.model))
+    group = Cgroup(limit)
+
+    def enter() -> None:
+        group.join()
+        if mode == "no-mlock":
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (USUAL_LIMIT, USUAL_LIMIT))
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0)
+
+    command = [sys.executable, __file__, args.model, "--child", mode, "--text", args.text]
+    command += ["--tokens", str(args.tokens), "--warm-up", str(args.warm_up)]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, preexec_fn=enter, check=True)
+    finally:
+        group.remove()
+    return dict(json.loads(done.stdout))
+
+
+def drop_from_cache(path: Path) -> None:
+    """Drop the file's pages; the whole page cache where another process has the file mapped."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        for at in range(0, size, max(1, size // 4096)):
+            with suppress(BlockingIOError):
+                if os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT):
+                    os.sync()
+                    Path("/proc/sys/vm/drop_caches").write_text("1")
+                    return
+    finally:
+        os.close(fd)
+
+
+def parse_limit(text: str, size: int) -> int:
+    if text == "half":
+        return size // 2
+    return int(float(text.rstrip("G")) * (1 << 30)) if text.endswith("G") else int(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--limits", default="0,5G,half")
+    parser.add_argument("--modes", default="plain,prefetch,no-mlock", help=", ".join(MODES))
+    parser.add_argument("--text", default=str(ROOT / "coderv2_local" / "engine.py"))
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--warm-up", type=int, default=32)
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(args)))
+        return
+    size, results, whole = os.stat(args.model).st_size, [], 0.0
+    for text in args.limits.split(","):
+        limit, plain = parse_limit(text, size), 0.0
+        for mode in args.modes.split(",") if limit else ["plain"]:
+            r = run_child(args, mode, limit) | {"limit": limit, "mode": mode}
+            results.append(r)
+            speed = r["tokens_per_s"]
+            whole, plain = whole or speed * (not limit), plain or speed * (mode == "plain")
+            line = f"{limit / (1 << 30):5.2f} GiB  {mode:9} {speed:5.2f} tok/s"
+            line += f"  {speed / plain:5.2f}x plain" if plain else ""
+            line += f"  {speed / whole:4.2f}x in memory" if whole else ""
+            line += (
+                f"  {r['read_per_token'] / 1e6:4.0f} MB/token  load {r['load_s']:.1f} s, {r['load_read'] / 1e9:.2f} GB"
+            )
+            line += f"  first {r['first_token_s']:.1f} s  {r['digest']}"
+            if "cache_hit_rate" in r:
+                line += f"  in memory {r['cache_hit_rate']:.0%}, guessed {r['guess_hit_rate']:.0%}"
+                line += f", locked {r['locked'] / 1e9:.2f} GB, renewed {r['dense_renewed'] / 1e9:.2f} GB"
+                line += "".join(f"; {n}" for n in r["notices"])
+            print(line, flush=True)
+    same = len({r["digest"] for r in results}) == 1
+    print("all logits are the same, bit for bit" if same else "THE LOGITS DIFFER")
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+    sys.exit(not same)
+
+
+if __name__ == "__main__":
+    main()
