@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Literal, Protocol
 
 from coderv2_local.engine import ContextFull, Engine, shared_prefix
+from coderv2_local.expert_prefetch import larger_than_memory
+from coderv2_local.hooks import Tap
 from coderv2_local.inspection import load_notices
 from coderv2_local.kept_states import KeptStates
 from coderv2_local.load_options import DEFAULTS, LoadOptions
@@ -17,6 +19,7 @@ from coderv2_local.load_wishes import LoadWishes
 from coderv2_local.placement import load_options_for
 from coderv2_local.prefix_states import PrefixStates
 from coderv2_local.prompt import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
+from coderv2_local.residency import UNSUPPORTED
 from coderv2_local.routing import install_taps
 from coderv2_local.sampling import SamplingOptions, TokenLogprobs
 from coderv2_local.stream import decode_utf8, printable, until, whole_pieces
@@ -175,7 +178,9 @@ class LocalBackend:
         header = read_header(path)
         if isinstance(options, LoadWishes):
             options = load_options_for(path, options, header=header).options
-        taps = install_taps(header.metadata) if exact_routing else []
+        taps: list[Tap] = [*install_taps(header.metadata)] if exact_routing else []
+        self.streaming = larger_than_memory(path, header) if options.stream_experts else []
+        taps += self.streaming
         self.engine = Engine(path, options, taps=taps, header=header)
         self.name = name or path.name
         self._states, self._kept = states, kept
@@ -197,7 +202,10 @@ class LocalBackend:
     @property
     def notices(self) -> Sequence[str]:
         """What in the file makes it slow, or compute something else than the model."""
-        return load_notices(self.engine.header, config_of(self.engine.header))
+        notices = list(load_notices(self.engine.header, config_of(self.engine.header)))
+        if self.engine.options.stream_experts and not self.streaming:
+            notices.append(UNSUPPORTED)
+        return notices + self.engine.notices + [n for tap in self.streaming for n in tap.notices]
 
     @property
     def n_ctx(self) -> int:

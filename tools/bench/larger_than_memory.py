@@ -7,7 +7,7 @@ Each measurement is a process of its own, put into a new memory cgroup before it
 dropped from the cache first, since a page counts for the cgroup that read it. The same tokens, those of a text, are
 decoded one by one in every mode, so the work is the same; a digest over all logits says whether the results are.
 A limit of 0 means none: all in memory. Modes: plain (mmap and nothing else), prefetch, no-mlock (prefetch as a user
-with the usual 8 MiB limit on locked memory), no-guess (prefetch of what is chosen only), no-dense.
+with the usual 8 MiB limit on locked memory), and to see what each part is worth: no-guess, no-dense, no-room.
 Needs root for the cgroup, version 1 or 2.
 """
 
@@ -33,6 +33,7 @@ MODES = {
     "no-mlock": "the same with 8 MiB of locked memory allowed",
     "no-guess": "only chosen experts advised, dense tensors locked",
     "no-dense": "chosen and guessed experts advised, dense tensors left alone",
+    "no-room": "the kernel alone chooses which experts to drop",
 }
 USUAL_LIMIT = 8 << 20
 PR_CAPBSET_DROP, CAP_IPC_LOCK = 24, 14
@@ -50,17 +51,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     path = Path(args.model)
     header = read_header(path)
-    taps: list[Any] = list(install_taps(header.metadata))
-    prefetch = None
-    if args.child != "plain":
-        prefetch = larger_than_memory(path, header)
-        assert prefetch is not None
-        prefetch.keep_dense = args.child != "no-dense"
+    streams = larger_than_memory(path, header) if args.child != "plain" else []
+    for tap in streams:
+        tap.keep_dense, tap.make_room = args.child != "no-dense", args.child != "no-room"
         if args.child == "no-guess":
-            prefetch.ahead = None
-        taps.append(prefetch)
+            tap.ahead = None
+    taps = [*install_taps(header.metadata), *streams]
+    options = LoadOptions(n_ctx=args.warm_up + args.tokens + 8, stream_experts=bool(streams))
     read, start = bytes_read(), time.perf_counter()
-    engine = Engine(path, LoadOptions(n_ctx=args.warm_up + args.tokens + 8), taps=taps, header=header)
+    engine = Engine(path, options, taps=taps, header=header)
     result: dict[str, Any] = {"load_s": time.perf_counter() - start, "load_read": bytes_read() - read}
     ids = engine.vocabulary.encode(Path(args.text).read_text("utf-8"))
     ids = ids[: args.warm_up + args.tokens + 1]
@@ -69,7 +68,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     digest, times = hashlib.sha256(), []
     for n in range(1, len(ids)):
         if n == args.warm_up + 1:
-            read = bytes_read()
+            read, processor = bytes_read(), os.times()
         start = time.perf_counter()
         logits = engine.evaluate(ids[:n])
         times.append(time.perf_counter() - start)
@@ -79,13 +78,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     result["tokens_per_s"] = len(steady) / sum(steady)
     result["median_ms"] = 1e3 * float(np.median(steady))
     result["read_per_token"] = (bytes_read() - read) / len(steady)
+    now = os.times()
+    result["user_ms"] = 1e3 * (now.user - processor.user) / len(steady)
+    result["system_ms"] = 1e3 * (now.system - processor.system) / len(steady)
     result["digest"] = digest.hexdigest()[:16]
     result["anonymous"] = status_kb("RssAnon") << 10
-    if prefetch is not None:
-        c = prefetch.counters
-        result["cache_hit_rate"], result["guess_hit_rate"] = c.cache_hit_rate, c.guess_hit_rate
-        result["locked"], result["dense_renewed"] = prefetch.files.locked_bytes, c.dense_bytes_renewed
-        result["notices"] = prefetch.files.notices
+    for tap in streams:
+        c = tap.counters
+        result |= {"cache_hit_rate": c.cache_hit_rate, "guess_hit_rate": c.guess_hit_rate}
+        result |= {"guess_precision": c.guess_precision, "locked": tap.files.locked_bytes}
+        result |= {"dense_renewed": c.dense_bytes_renewed, "notices": [*engine.notices, *tap.notices]}
     engine.close()
     return result
 
@@ -171,7 +173,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--limits", default="0,5G,half")
     parser.add_argument("--modes", default="plain,prefetch,no-mlock", help=", ".join(MODES))
-    parser.add_argument("--text", default=str(ROOT / "coderv2_local" / "engine.py"))
+    parser.add_argument(
+        "--text", default=argparse.__file__, help="whose tokens are decoded (default: Python's argparse.py)"
+    )
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--warm-up", type=int, default=32)
     parser.add_argument("--json", type=Path, help="write the results here too")
@@ -191,12 +195,12 @@ def main() -> None:
             line = f"{limit / (1 << 30):5.2f} GiB  {mode:9} {speed:5.2f} tok/s"
             line += f"  {speed / plain:5.2f}x plain" if plain else ""
             line += f"  {speed / whole:4.2f}x in memory" if whole else ""
-            line += (
-                f"  {r['read_per_token'] / 1e6:4.0f} MB/token  load {r['load_s']:.1f} s, {r['load_read'] / 1e9:.2f} GB"
-            )
-            line += f"  first {r['first_token_s']:.1f} s  {r['digest']}"
+            line += f"  {r['read_per_token'] / 1e6:4.0f} MB/token  cpu {r['user_ms']:.0f}+{r['system_ms']:.0f} ms"
+            line += f"  load {r['load_s']:.1f} s, {r['load_read'] / 1e9:.2f} GB  first {r['first_token_s']:.1f} s"
+            line += f"  {r['digest']}"
             if "cache_hit_rate" in r:
                 line += f"  in memory {r['cache_hit_rate']:.0%}, guessed {r['guess_hit_rate']:.0%}"
+                line += f" ({r['guess_precision']:.0%} right)"
                 line += f", locked {r['locked'] / 1e9:.2f} GB, renewed {r['dense_renewed'] / 1e9:.2f} GB"
                 line += "".join(f"; {n}" for n in r["notices"])
             print(line, flush=True)
