@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.bench import bench
 from cli.chat import chat
 from cli.config import config
 from cli.convert import convert
@@ -33,6 +34,7 @@ app.command()(convert)
 app.command()(verify)
 app.command()(inspect)
 app.command()(plan)
+app.command()(bench)
 app.command()(sessions)
 app.command()(config)
 
