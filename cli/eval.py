@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from cli.fim import ForceOption, notice
 from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, ThreadsOption
@@ -117,6 +116,8 @@ def as_report(outcomes: "list[Outcome]") -> dict[str, object]:
 
 def show(outcomes: "list[Outcome]", name: str, *, raw: bool) -> None:
     """A table with a bar for exact matches; where there are several languages, a second one by language."""
+    from rich.table import Table
+
     from coderv2_local.evaluation.holes import KINDS
 
     console = Console(highlight=False)

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, TemperatureOption, ThreadsOption
 from cli.piped import piped_text
-from quant.errors import InputError
+from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
     from coderv2_local.fim.fill import Filling, FillOptions
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest middle, in tokens.")]
 MaxMsOption = Annotated[
-    int | None, typer.Option("--max-ms", min=1, metavar="MS", help="Answer with what there is after so long.")
+    int | None,
+    typer.Option("--max-ms", min=1, metavar="MS", help="Answer after so long with what there is; loading counts."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Use a model that was not trained to fill in.")]
 
@@ -92,13 +94,13 @@ def fim(
     place = parse_target(target)
     text = piped_text() if stdin else read_source(place.path).text
     hole = hole_at(text, place)
-    options = fill_options(
-        place.path, text, max_tokens, max_ms, context or [], no_context, prefix_tokens, suffix_tokens
-    )
+    options = fill_options(place.path, text, max_tokens, context or [], no_context, prefix_tokens, suffix_tokens)
     with infill_backend(model, load, notice, exact_routing=not stock_routing, force=force) as backend:
         if said := backend.restore_state(state_name(place.path)):
             notice(said)
         loaded = time.monotonic()
+        if max_ms:  # loading counts
+            options = replace(options, max_seconds=max(began + max_ms / 1000 - loaded, 0.0))
         filling = fill(hole, backend, sampling, options)
         filled = time.monotonic()
         diff = ""
@@ -114,14 +116,16 @@ def fim(
         else:
             show_filling(hole, filling)
         sys.stdout.flush()
-        keep_state(backend, place.path, filling)
+        try:
+            keep_state(backend, place.path, filling)
+        except CoderError as error:  # the answer is out: this only makes the next one slower
+            notice(error.message)
 
 
 def fill_options(
     path: Path,
     text: str,
     max_tokens: int,
-    max_ms: int | None,
     named: list[Path],
     no_context: bool,
     prefix_tokens: int | None,
@@ -145,7 +149,7 @@ def fill_options(
     if not no_context and not named:
         snippets = related_snippets(path, text)
     return FillOptions(
-        max_tokens, max_ms / 1000 if max_ms else None, budgets, tuple(snippets), bool(named), label_of(path)
+        max_tokens, budgets=budgets, snippets=tuple(snippets), asked_for_context=bool(named), label=label_of(path)
     )
 
 
@@ -162,6 +166,7 @@ def as_report(
         "range": {"start": start, "end": end},
         "prompt_tokens": filling.prompt_tokens,
         "reused_tokens": filling.reused_tokens,
+        "suffix_tokens": filling.suffix_tokens,
         "tokens": filling.tokens,
         "load_seconds": round(load_seconds, 3),
         "fill_seconds": round(fill_seconds, 3),

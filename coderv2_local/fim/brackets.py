@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from coderv2_local.fim.hole import NEAR, Hole
 
@@ -72,6 +73,7 @@ class Duty:
     is_block: bool
 
 
+@lru_cache(maxsize=4)  # asked again for each line that closes a bracket, and by the trims
 def duty(hole: Hole) -> Duty | None:
     """What is asked of the middle of a :meth:`near <Hole.near>` hole; None where the brackets do not say.
 

@@ -90,8 +90,10 @@ def fill(
         if done < todo and is_late():
             raise _OutOfTime
 
+    fed = time.perf_counter()
     near = hole.near()
-    watch, end, rule_seconds, in_time = Watch(near), None, 0.0, True
+    watch, end, in_time = Watch(near), None, True
+    rule_seconds = time.perf_counter() - fed
     prefix, suffix = prompt_texts(hole, backend, options)
     generation = Generation(iter(()))
     try:

@@ -136,7 +136,6 @@ class Watch:
 
     def __init__(self, hole: Hole) -> None:
         self.middle = Middle(hole)
-        self._duty = duty(hole)
         self._brackets = Brackets()
         self._looked = 0  # how far the unfinished line has been searched for repeated pieces
 
@@ -181,10 +180,12 @@ class Watch:
         return min(ends, key=lambda end: end.at, default=None)
 
     def _bracket_ends(self, start: int, line: str, newline: str) -> Iterator[End]:
-        if self._duty is None:
-            return
-        own, wanted = self._brackets, len(self._duty.to_close)
+        own = self._brackets
         own.read(line + newline, start)
+        asked = duty(self.middle.hole) if own.unmatched else None
+        if asked is None:
+            return
+        wanted = len(asked.to_close)
         if too_many := own.unmatched[wanted:]:
             if [CLOSES[bracket] for bracket, _ in too_many] == [bracket for bracket, _ in own.open]:
                 # `} else {`: what the line closes too much, it opens again
@@ -192,7 +193,7 @@ class Watch:
             else:
                 yield End(too_many[0][1], CLOSED_AFTER)
                 return
-        if self._duty.is_block and len(own.unmatched) == wanted and not own.open:
+        if asked.is_block and len(own.unmatched) == wanted and not own.open:
             yield End(start + len(line), BRACKETS_CLOSED)
 
 
