@@ -90,7 +90,7 @@ def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, promp
 
 
 def opened(path: Path, load: LoadOptions, states: PrefixStates | None = None) -> LocalBackend:
-    """The model. A synthetic one may have no FIM ids: its weights are random, so any ids cost what the right ones do."""
+    """The model. A synthetic one may have no FIM ids: its weights are random, so other ids cost the same."""
     backend = LocalBackend(path, load, states=states)
     if str(backend.engine.header.metadata.get("general.name")).startswith("synthetic"):
         backend.capabilities = replace(backend.capabilities, infill=True)
