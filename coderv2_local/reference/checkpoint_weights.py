@@ -12,7 +12,7 @@ from quant.errors import InputError
 
 from .file_bytes import read_rows
 from .norm import Array
-from .weights import Attention, Dense, Layer, Mixture, split_kv_b
+from .weights import Attention, Dense, Layer, Mixture, read_at_once, split_kv_b
 
 
 class CheckpointWeights:
@@ -89,11 +89,12 @@ class CheckpointWeights:
 
     def _dense(self, prefix: str, width: int) -> Dense:
         d = self.config.hidden_size
-        return Dense(
-            gate=self._read(prefix + "gate_proj.weight", width, d),
-            up=self._read(prefix + "up_proj.weight", width, d),
-            down=self._read(prefix + "down_proj.weight", d, width),
+        gate, up, down = read_at_once(
+            lambda: self._read(prefix + "gate_proj.weight", width, d),
+            lambda: self._read(prefix + "up_proj.weight", width, d),
+            lambda: self._read(prefix + "down_proj.weight", d, width),
         )
+        return Dense(gate, up, down)
 
     def _read(self, name: str, *shape: int) -> Array:
         self._check(name, shape)

@@ -13,7 +13,7 @@ from quant.errors import InputError
 
 from .file_bytes import read_rows
 from .norm import Array
-from .weights import Attention, Dense, Layer, Mixture, split_kv_b
+from .weights import Attention, Dense, Layer, Mixture, read_at_once, split_kv_b
 
 
 class GgufWeights:
@@ -93,22 +93,27 @@ class GgufWeights:
 
     def _dense(self, prefix: str, suffix: str, width: int) -> Dense:
         d = self.config.hidden_size
-        return Dense(
-            gate=self._read(f"{prefix}gate{suffix}.weight", width, d),
-            up=self._read(f"{prefix}up{suffix}.weight", width, d),
-            down=self._read(f"{prefix}down{suffix}.weight", d, width),
+        gate, up, down = read_at_once(
+            lambda: self._read(f"{prefix}gate{suffix}.weight", width, d),
+            lambda: self._read(f"{prefix}up{suffix}.weight", width, d),
+            lambda: self._read(f"{prefix}down{suffix}.weight", d, width),
         )
+        return Dense(gate, up, down)
 
     def _expert(self, prefix: str, e: int) -> Dense:
-        c = self.config
-        down = self._slice(prefix + "down_exps.weight", e, c.hidden_size, c.expert_ffn_size)
+        d, f = self.config.hidden_size, self.config.expert_ffn_size
         if prefix + "gate_up_exps.weight" in self.model.tensors:
-            both = self._slice(prefix + "gate_up_exps.weight", e, 2 * c.expert_ffn_size, c.hidden_size)
-            return Dense(gate=both[: c.expert_ffn_size], up=both[c.expert_ffn_size :], down=down)
-        gate, up = (
-            self._slice(f"{prefix}{w}_exps.weight", e, c.expert_ffn_size, c.hidden_size) for w in ("gate", "up")
+            both, down = read_at_once(
+                lambda: self._slice(prefix + "gate_up_exps.weight", e, 2 * f, d),
+                lambda: self._slice(prefix + "down_exps.weight", e, d, f),
+            )
+            return Dense(gate=both[:f], up=both[f:], down=down)
+        gate, up, down = read_at_once(
+            lambda: self._slice(prefix + "gate_exps.weight", e, f, d),
+            lambda: self._slice(prefix + "up_exps.weight", e, f, d),
+            lambda: self._slice(prefix + "down_exps.weight", e, d, f),
         )
-        return Dense(gate=gate, up=up, down=down)
+        return Dense(gate, up, down)
 
     def _slice(self, name: str, e: int, rows: int, columns: int) -> Array:
         """One expert's matrix out of a stack of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +91,12 @@ class Weights(Protocol):
 
     def output(self) -> Array:
         """(vocabulary, D): the embedding table where the two are tied."""
+
+
+def read_at_once(*reads: Callable[[], Array]) -> list[Array]:
+    """Do several reads at the same time: widening stored blocks is most of the work, and needs no Python."""
+    with ThreadPoolExecutor(len(reads)) as pool:
+        return [done.result() for done in [pool.submit(read) for read in reads]]
 
 
 def split_kv_b(kv_b: Array, c: ModelConfig) -> tuple[Array, Array]:
