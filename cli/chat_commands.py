@@ -16,7 +16,7 @@ from coderv2_local.atomic_file import write_atomically
 from coderv2_local.attachments import attach, expand
 from coderv2_local.edits.blocks import find_blocks
 from coderv2_local.seed import new_seed
-from coderv2_local.sessions import as_markdown
+from coderv2_local.session_markdown import as_markdown
 from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ def sessions(
     Example: coder sessions, then coder chat --session NAME
     """
     from coderv2_local.home import home
-    from coderv2_local.sessions import Sessions, as_markdown
+    from coderv2_local.session_markdown import as_markdown
+    from coderv2_local.sessions import Sessions
 
     store = Sessions(home() / "sessions")
     if name is not None:

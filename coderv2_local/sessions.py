@@ -5,7 +5,6 @@ A line that a crash left unfinished at the end is dropped when the session is op
 is named by its line, and the file is left alone.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,25 +17,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from coderv2_local.conversation import Event
+from coderv2_local.session_lines import FORMAT, parse, to_line
 from quant.errors import CoderError, InputError
 
-FORMAT = 1
 SUFFIX = ".jsonl"
 MAX_BYTES = 500_000_000
 NAME = re.compile(r"[\w][\w .+-]{0,99}")
 NEW_NAME_LENGTH = 32
-
-FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "system": {"text": str},
-    "attach": {"name": str, "text": str, "digest": str},
-    "detach": {"name": str},
-    "clear": {},
-    "ask": {"text": str, "changed": list},
-    "answer": {"text": str, "cut": bool, "vocabulary": str, "ids": (list, type(None))},
-    "take_back": {},
-    "shrink": {"turns": int, "files": list},
-}
-"""What each event must have."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +132,7 @@ class Session:
 
     def _append(self, event: Event) -> None:
         assert self._file
-        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
-        view = memoryview(line)
+        view = memoryview(to_line(event))
         while view:
             view = view[self._file.write(view) or 0 :]
         os.fsync(self._file.fileno())
@@ -231,15 +217,7 @@ class Sessions:
             raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from None
         whole = data.rfind(b"\n") + 1
         notice = "" if whole == len(data) else "the last entry was unfinished, and is dropped"
-        events: list[dict[str, Any]] = []
-        for n, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
-            try:
-                event = json.loads(line.decode("utf-8", "surrogatepass"))
-            except (ValueError, RecursionError):
-                raise InputError(f"{path}, line {n}: not JSON", hint="remove that line, or the file") from None
-            if wrong := _wrong_with(event, is_first=n == 1):
-                raise InputError(f"{path}, line {n}: {wrong}", hint="remove that line, or the file")
-            events.append(event)
+        events = parse(data[:whole], str(path))
         if not events:
             raise InputError(f"{path} is empty", hint="remove it")
         return events, whole, notice
@@ -251,49 +229,6 @@ def check_name(name: str) -> None:
         raise InputError(
             f"{name!r:.120} is no name for a session", hint="letters, digits, spaces and . + - _, at most 100"
         )
-
-
-def as_markdown(name: str, events: Sequence[Event]) -> str:
-    """A session for people to read: every turn, also those that the model no longer saw."""
-    parts = [f"# {name}"]
-    goes_on = False  # the last part is an answer that was cut
-    for event in events:
-        kind, text = event["do"], event.get("text", "")
-        if kind == "answer" and goes_on:
-            parts[-1] += text
-        elif kind in _HEADINGS:
-            parts.append(f"## {_HEADINGS[kind]}\n\n{text}")
-        elif kind == "attach":
-            parts.append(f"*{event['name']} was added.*")
-        elif kind in _REMARKS:
-            parts.append(f"*{_REMARKS[kind]}*")
-        goes_on = kind == "answer" and event["cut"]
-    return "\n\n".join(parts) + "\n"
-
-
-_HEADINGS = {"system": "System", "ask": "You", "answer": "Answer"}
-_REMARKS = {"take_back": "The answer above was taken back.", "clear": "The conversation was cleared."}
-
-
-def _wrong_with(event: Any, *, is_first: bool) -> str:
-    """What is wrong with a line, or ""."""
-    if not isinstance(event, dict):
-        return "not an object"
-    if is_first:
-        known = event.get("coder_session")
-        return "" if known == FORMAT else f"a session of format {known!r:.20}: this program reads {FORMAT}"
-    fields = FIELDS.get(event.get("do", ""))
-    if fields is None:
-        return f"no event is called {event.get('do')!r:.40}"
-    for name, kind in fields.items():
-        if not isinstance(event.get(name), kind):
-            return f"its {name!r} is not what it should be"
-    if any(not isinstance(i, int) for i in event.get("ids") or ()):
-        return "its ids are no numbers"
-    for file in event.get("changed", ()):
-        if not isinstance(file, dict) or not all(isinstance(file.get(k), str) for k in ("name", "text", "digest")):
-            return "a changed file is not what it should be"
-    return ""
 
 
 def _lock(folder: Path, name: str) -> FileLock:

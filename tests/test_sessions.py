@@ -11,7 +11,8 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderv2_local.sessions import Sessions, as_markdown
+from coderv2_local.session_markdown import as_markdown
+from coderv2_local.sessions import Sessions
 from quant.errors import CoderError, InputError
 
 ASK = {"do": "ask", "text": "Write a parser, please", "changed": []}
