@@ -1,7 +1,8 @@
 """A checkpoint on the Hugging Face Hub: headers are read over the network, shards are fetched, used and dropped.
 
-All traffic goes through huggingface-hub, which honours HF_ENDPOINT, tokens and proxies, and resumes broken downloads.
-At most two shards are on disk at a time: the one in use and the one that is coming.
+All traffic goes through huggingface-hub, which honours HF_ENDPOINT, tokens and proxies. Broken downloads are gone on
+with, and what came is checked (`hub_file`). At most two shards are on disk at a time: the one in use and the one that
+is coming.
 """
 
 import contextlib
@@ -13,11 +14,13 @@ import shutil
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from converters.hub_errors import HubError, ask
+from converters.hub_file import INCOMPLETE, RemoteFile, fetch
 from converters.safetensors_shards import (
     HEADER_LIMIT,
     INDEX_NAME,
@@ -30,7 +33,7 @@ from converters.safetensors_shards import (
 )
 from converters.store import CheckpointStore
 from quant.block_types import BlockType
-from quant.errors import CoderError, InputError
+from quant.errors import CoderError
 from quant.ggml import Bytes
 
 SHARDS_ON_DISK = 2
@@ -38,12 +41,6 @@ _FIRST_READ = 1 << 18
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _OPTIONAL_FILES = ("chat_template.jinja",)
-
-T = TypeVar("T")
-
-
-class HubError(InputError):
-    """The Hub has no such model, or cannot be reached."""
 
 
 def is_repo_id(source: str) -> bool:
@@ -63,6 +60,17 @@ class HubModel:
     checkpoint: Checkpoint
     headers: dict[str, bytes]
     """Shard → its header, with the eight bytes of its length."""
+    files: Mapping[str, RemoteFile] = field(default_factory=dict)
+    """What the Hub says of the shards: sizes and checksums."""
+
+    def shard(self, name: str) -> RemoteFile:
+        """A shard, as it is fetched."""
+        return self.files.get(name) or RemoteFile(self.repo, name, self.revision)
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of the largest shard."""
+        return max((t.end for t in self.checkpoint.tensors.values()), default=0)
 
     @property
     def fingerprint(self) -> str:
@@ -82,9 +90,10 @@ def open_model(repo: str, revision: str | None, folder: Path) -> HubModel:
     """
     from huggingface_hub import HfApi  # imported late: it costs start-up time that local conversions need not pay
 
-    info = _ask(f"the model {repo}", lambda: HfApi().model_info(repo, revision=revision))
+    info = ask(f"the model {repo}", lambda: HfApi().model_info(repo, revision=revision, files_metadata=True))
     commit = str(info.sha)
-    names = {s.rfilename for s in info.siblings or []}
+    files = remote_files(repo, info)
+    names = set(files)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*_SMALL_FILES, *_OPTIONAL_FILES, INDEX_NAME):
         if name in names:
@@ -105,7 +114,15 @@ def open_model(repo: str, revision: str | None, folder: Path) -> HubModel:
             raise CheckpointError(f"{INDEX_NAME} names the shard {shard}, which is not in {repo}")
         headers[shard], size = _remote_header(repo, shard, commit)
         found[shard] = parse_shard_header(shard, headers[shard][8:], size)
-    return HubModel(repo, commit, folder, Checkpoint(folder, join_shards(found, weight_map)), headers)
+    return HubModel(repo, commit, folder, Checkpoint(folder, join_shards(found, weight_map)), headers, files)
+
+
+def remote_files(repo: str, info: Any) -> dict[str, RemoteFile]:
+    """The files of a repository, by their names, from huggingface-hub's ModelInfo."""
+    return {
+        s.rfilename: RemoteFile(repo, s.rfilename, str(info.sha), s.size, str(s.lfs.sha256) if s.lfs else "")
+        for s in info.siblings or []
+    }
 
 
 class HubStore:
@@ -170,7 +187,7 @@ class HubStore:
         size = max(t.end for t in self.model.checkpoint.tensors.values() if t.shard == shard)
         here = 0
         with contextlib.suppress(OSError):  # it may be complete, and renamed, just now
-            here = sum(p.stat().st_size for p in self.model.folder.rglob("*.incomplete"))
+            here = sum(p.stat().st_size for p in self.model.folder.rglob(f"*{INCOMPLETE}"))
         return f"fetching {shard.removesuffix('.safetensors')}: {here / 1e9:.2f} of {size / 1e9:.2f} GB"
 
     def discard(self) -> None:
@@ -184,7 +201,7 @@ class HubStore:
                 if self._closed.is_set():
                     return
                 self._fetching = shard
-                path = _download(self.model.repo, shard, self.model.revision, self.model.folder)
+                path = fetch(self.model.shard(shard), self.model.folder)
                 self._fetching = ""
                 expected = self.model.headers[shard]
                 with open(path, "rb") as f:
@@ -204,13 +221,13 @@ def _download(repo: str, name: str, commit: str, folder: Path) -> Path:
     # its own progress bars would write into ours
     utils: Any = importlib.import_module("huggingface_hub.utils")
     utils.disable_progress_bars()
-    path = _ask(f"{name} of {repo}", lambda: hf_hub_download(repo, name, revision=commit, local_dir=folder))
+    path = ask(f"{name} of {repo}", lambda: hf_hub_download(repo, name, revision=commit, local_dir=folder))
     return Path(path)
 
 
 def _remote_header(repo: str, shard: str, commit: str) -> tuple[bytes, int]:
     """The first bytes of a shard up to the end of its header, and the size of the whole file."""
-    start, size = _ask(f"the header of {shard} of {repo}", lambda: _get(repo, shard, commit, 0, _FIRST_READ))
+    start, size = ask(f"the header of {shard} of {repo}", lambda: _get(repo, shard, commit, 0, _FIRST_READ))
     if len(start) < 8:
         raise CheckpointError(f"shard {shard} has only {len(start)} bytes")
     end = 8 + struct.unpack("<Q", start[:8])[0]
@@ -219,7 +236,7 @@ def _remote_header(repo: str, shard: str, commit: str) -> tuple[bytes, int]:
             f"shard {shard}: the header's {end - 8} bytes run past the end of the file ({size} bytes)"
         )
     while len(start) < end:
-        more, _ = _ask(f"the header of {shard}", functools.partial(_get, repo, shard, commit, len(start), end))
+        more, _ = ask(f"the header of {shard}", functools.partial(_get, repo, shard, commit, len(start), end))
         if not more:
             raise HubError(f"the header of {shard} breaks off")
         start += more
@@ -241,16 +258,3 @@ def _get(repo: str, name: str, commit: str, start: int, end: int) -> tuple[bytes
     if found is None:
         raise HubError(f"the server sends {name} only as a whole")
     return bytes(response.content)[: end - start], int(found.group(1))
-
-
-def _ask(what: str, call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except CoderError:
-        raise
-    except Exception as e:  # huggingface-hub's errors have no common base across its versions and transports
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise HubError(
-            f"cannot get {what} from the Hub: {reason:.300}",
-            hint="check the name and the connection; log in with `hf auth login` if the model is gated",
-        ) from e

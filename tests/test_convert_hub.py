@@ -19,6 +19,7 @@ from checkpoints import convert, read_tensors, write_checkpoint
 from converters import hub as hub_module
 from converters.gguf_header import read_header
 from converters.hub import HubModel, HubStore, is_repo_id
+from converters.hub_file import RemoteFile
 from converters.safetensors_shards import Checkpoint, read_shard_header
 
 REPO, COMMIT = "someone/small-model", "0123456789abcdef0123456789abcdef01234567"
@@ -213,11 +214,11 @@ def test_a_slow_reader_never_has_more_than_two_shards(tmp_path: Path, monkeypatc
     checkpoint = Checkpoint.open(served)
     fetched: list[str] = []
 
-    def download(repo: str, shard: str, commit: str, folder: Path) -> Path:
-        fetched.append(shard)
-        return Path(shutil.copy(served / shard, folder / shard))
+    def fetch(file: RemoteFile, folder: Path) -> Path:
+        fetched.append(file.name)
+        return Path(shutil.copy(served / file.name, folder / file.name))
 
-    monkeypatch.setattr(hub_module, "_download", download)
+    monkeypatch.setattr(hub_module, "fetch", fetch)
     shards = sorted(p.name for p in served.glob("*.safetensors"))
     headers = {s: read_shard_header(served / s) for s in shards}
     headers = {s: len(h).to_bytes(8, "little") + h for s, h in headers.items()}
