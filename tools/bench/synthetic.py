@@ -42,8 +42,10 @@ FULL = replace(
     yarn=YarnConfig(40.0, 32.0, 1.0, 1.0, 1.0, 4096),
 )  # fmt: skip
 
-TILE_BLOCKS = {256: 65_521, 32: 524_287}
-"""Block size → blocks of a tile, a prime: about 16 million weights."""
+PRIMES = (251, 4_093, 65_521, 524_287)
+"""How many blocks a tile may have."""
+TILE_WEIGHTS = 1 << 24
+"""Weights of a tile at most."""
 EMBEDDING_SPREAD = 1.0
 """Standard deviation of the embedding. It outweighs what the layers add, so tokens keep their identity."""
 ROUTER_SPREAD = 2.0
@@ -51,22 +53,21 @@ ROUTER_SPREAD = 2.0
 
 
 def made_up_tokenizer(config: ModelConfig) -> TokenizerData:
-    """A vocabulary of the right size: bytes, filler, and the family's special tokens at their published ids."""
+    """A vocabulary of the right size: bytes, filler, and the special tokens in their published order."""
     visible = [chr(b) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174 else None for b in range(256)]
     spare = iter(range(256, 512))
     tokens = [v or chr(next(spare)) for v in visible] + [f"filler{i}" for i in range(256, config.vocab_size)]
-    types = [NORMAL] * 100_000 + [UNUSED] * (config.vocab_size - 100_000)
-    special = {
-        100_000: "<｜begin▁of▁sentence｜>",
-        100_001: "<｜end▁of▁sentence｜>",
-        100_002: FIM_TOKENS["fim_suf"],
-        100_003: FIM_TOKENS["fim_pre"],
-        100_004: FIM_TOKENS["fim_mid"],
-    }
-    for number, name in special.items():
+    first = config.bos_token_id
+    types = [NORMAL] * first + [UNUSED] * (config.vocab_size - first)
+    special = [
+        "<｜begin▁of▁sentence｜>",
+        "<｜end▁of▁sentence｜>",
+        *(FIM_TOKENS[k] for k in ("fim_suf", "fim_pre", "fim_mid")),
+    ]
+    for number, name in enumerate(special, first):
         tokens[number], types[number] = name, CONTROL
-    fim = {key: number for number, name in special.items() for key, text in FIM_TOKENS.items() if text == name}
-    return TokenizerData(tokens, types, ["a b"], "deepseek-llm", 100_000, 100_001, None, True, False, fim, None)
+    fim = {"fim_suf": first + 2, "fim_pre": first + 3, "fim_mid": first + 4}
+    return TokenizerData(tokens, types, ["a b"], "deepseek-llm", first, first + 1, None, True, False, fim, None)
 
 
 class Tiles:
@@ -80,8 +81,9 @@ class Tiles:
         """`nbytes` of rows of `columns` weights with standard deviation `spread`, in pieces."""
         key = (kind.name, columns, spread)
         if key not in self._made:
-            blocks = TILE_BLOCKS.get(kind.block_size, 65_521)
-            values = self.random.normal(0, spread, (blocks, kind.block_size)).astype(np.float32)
+            possible = [p for p in PRIMES if p * kind.block_size <= TILE_WEIGHTS]
+            blocks = next((p for p in possible if p * kind.block_bytes >= nbytes), possible[-1])
+            values = self.random.standard_normal((blocks, kind.block_size), np.float32) * np.float32(spread)
             self._made[key] = ggml.quantize(values, kind).tobytes()
         tile = memoryview(self._made[key])
         at = int(self.random.integers(len(tile) // kind.block_bytes)) * kind.block_bytes
