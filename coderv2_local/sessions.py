@@ -1,6 +1,6 @@
 """Conversations on disk: one file of JSON lines each, appended to and flushed with every event.
 
-The first line says what the file is; each other line is an event of :class:`coderv2_local.conversation.Conversation`.
+The first line says what the file is; each other line is an event of a conversation.
 A line that a crash left unfinished at the end is dropped when the session is opened again; anything else that is wrong
 is named by its line, and the file is left alone.
 """
