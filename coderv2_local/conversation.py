@@ -1,7 +1,7 @@
 """A conversation: its turns and files, what of them the model is shown, and the rule by which that shrinks.
 
-Every change is an event, a small dictionary that goes to a journal and can be replayed from it. What the model no longer
-sees stays in the journal: nothing is lost, and nothing is left out silently.
+Every change is an event, a small dictionary that goes to a journal and can be replayed from it. What the model no
+longer sees stays in the journal: nothing is lost, and nothing is left out silently.
 """
 
 from collections.abc import Callable, Sequence

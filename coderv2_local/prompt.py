@@ -1,9 +1,9 @@
 """Chat and infill prompts as token ids.
 
-Two chat formats exist in this family, told apart by the file's own template and built from ids: that of DeepSeek-V2 and
-Coder-V2, plain text around EOS (``User: …\\n\\nAssistant:``, with no space after the last colon: a space there makes
-Lite garble its answer), and that of V2.5 with ``<｜User｜>`` and ``<｜Assistant｜>`` tokens. What a user typed is encoded
-as plain text, never as special tokens.
+Two chat formats exist in this family, told apart by the file's own template and built from ids: that of DeepSeek-V2
+and Coder-V2, plain text around EOS (``User: …\\n\\nAssistant:``, with no space after the last colon: with one, Lite
+garbles its answer), and that of V2.5 with ``<｜User｜>`` and ``<｜Assistant｜>`` tokens. What a user typed is
+encoded as plain text, never as special tokens.
 """
 
 from collections.abc import Sequence
