@@ -14,6 +14,7 @@ from cli.eval import evaluate
 from cli.fim import fim
 from cli.inspect import inspect
 from cli.plan import plan
+from cli.serve import serve
 from cli.sessions import sessions
 from cli.verify import verify
 from coderv2_local import __version__
@@ -35,6 +36,7 @@ app.command()(verify)
 app.command()(inspect)
 app.command()(plan)
 app.command()(bench)
+app.command()(serve)
 app.command()(sessions)
 app.command()(config)
 

@@ -49,6 +49,8 @@ KEYS: Mapping[str, Key] = {
     "fim.model": Key(str, "the model of `coder fim` without -m"),
     "fim.max_tokens": Key(int, "the longest middle, in tokens", 1, 10_000_000),
     "fim.context": Key(int, "context in tokens; 0 lets the program choose", 0, 10_000_000),
+    "serve.model": Key(str, "the model of `coder serve` without -m"),
+    "serve.port": Key(int, "the port of `coder serve` without --port", 1, 65535),
 }
 """Every single setting; ``[servers.NAME]`` and ``[models.NAME]`` come beside them."""
 

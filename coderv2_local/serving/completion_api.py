@@ -1,0 +1,138 @@
+"""POST /v1/completions: text that goes on, or, with `suffix`, text that belongs between."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coderv2_local.serving.body import read_object
+from coderv2_local.serving.errors import bad
+from coderv2_local.serving.events import DONE, EventStream, event, whole
+from coderv2_local.serving.fields import Field, Fields, checked
+from coderv2_local.serving.infill_prompt import infill_ids
+from coderv2_local.serving.jobs import Job, Task
+from coderv2_local.serving.logprobs_json import completion_logprobs
+from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, refuse_unsupported, sampling_options
+from coderv2_local.serving.state import Serving
+from coderv2_local.serving.usage import finish_reason, timings, usage
+
+MAX_PROMPT_IDS = 1_000_000
+COMPLETION: Fields = {
+    **COMMON,
+    **RESPONSE_FORMAT,
+    "prompt": Field(
+        ("string", "array"),
+        "text, plain as it is (special tokens in it are text), or token ids, or one text in an array",
+        required=True,
+    ),
+    "suffix": Field(("string",), "the text after the hole: the answer is what belongs between"),
+    "max_tokens": Field(("integer",), "the longest answer, in tokens", 1, 2**31),
+    "logprobs": Field(("integer",), "log-probabilities, and of so many of the most probable tokens", 0, 20),
+    "echo": Field(("boolean",), "only false", schema={"enum": [False, None]}),
+}
+
+
+async def completions(request: Request) -> Response:
+    """A text that goes on."""
+    serving: Serving = request.app.state.serving
+    body = await read_object(request)
+    refuse_unsupported(body)
+    values = checked(body, COMPLETION)
+    task = await asyncio.to_thread(completion_task, serving, values)
+    job = serving.submit(task)
+    head = {
+        "id": f"cmpl-{secrets.token_hex(12)}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": serving.name,
+    }
+    if not task.is_streamed:
+        return await whole(job, request.receive, lambda: head | completion_answer(serving, job))
+    include_usage = bool(values.get("stream_options", {}).get("include_usage"))
+    return EventStream(job, completion_events(serving, job, head, include_usage))
+
+
+def completion_task(serving: Serving, values: Mapping[str, Any]) -> Task:
+    """What the worker is to do. Raises ApiError, InputError, ContextFull."""
+    if values.get("echo"):
+        raise bad("echo: the prompt is not sent back", "echo", code="unsupported_parameter")
+    prompt, suffix = values["prompt"], values.get("suffix")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        prompt = prompt[0]
+    is_infill = suffix is not None
+    limit = values.get("max_tokens")
+    if is_infill:
+        if not isinstance(prompt, str):
+            raise bad("with suffix, prompt must be a string", "prompt")
+        ids = infill_ids(serving, prompt, suffix or "", limit)
+    else:
+        ids = prompt_ids(serving, prompt)
+    options = sampling_options(
+        values,
+        serving.backend.vocabulary,
+        temperature=0.0 if is_infill else serving.temperature,
+        repeat_penalty=1.0 if is_infill else serving.repeat_penalty,
+        logprobs=values.get("logprobs"),
+    )
+    return Task(
+        "infill" if is_infill else "answer",
+        ids,
+        options,
+        serving.room(len(ids), limit),
+        seconds=values["deadline_ms"] / 1000 if "deadline_ms" in values else serving.limits.seconds,
+        is_streamed=bool(values.get("stream")),
+    )
+
+
+def prompt_ids(serving: Serving, prompt: Any) -> list[int]:
+    """The ids of a prompt: of a text, after BOS; of ids, those. Raises ApiError."""
+    vocabulary = serving.backend.vocabulary
+    if isinstance(prompt, str):
+        return [vocabulary.bos, *vocabulary.encode(prompt)]
+    if not prompt or len(prompt) > MAX_PROMPT_IDS:
+        raise bad("prompt must be a string, or one array of token ids", "prompt")
+    if any(type(i) is not int for i in prompt):
+        raise bad("prompt must be one string, or one array of token ids: there is one answer", "prompt")
+    if not all(0 <= i < vocabulary.size for i in prompt):
+        raise bad(f"prompt has an id that there is not: this model has {vocabulary.size}", "prompt")
+    return list(prompt)
+
+
+def completion_answer(serving: Serving, job: Job) -> dict[str, Any]:
+    """The whole answer."""
+    choice = {
+        "index": 0,
+        "text": job.text,
+        "logprobs": _logprobs(serving, job, job.logprobs, 0),
+        "finish_reason": finish_reason(job),
+    }
+    return {"choices": [choice], "usage": usage(job), "timings": timings(job)}
+
+
+async def completion_events(
+    serving: Serving, job: Job, head: Mapping[str, Any], include_usage: bool
+) -> AsyncIterator[bytes]:
+    """The answer as it comes."""
+    offset = 0
+    async for piece in job.pieces():
+        if piece.progress is not None:
+            continue
+        logprobs = _logprobs(serving, job, piece.logprobs, offset)
+        offset += len(piece.text)
+        choice = {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": None}
+        yield event({**head, "choices": [choice]})
+    last = {"index": 0, "text": "", "logprobs": None, "finish_reason": finish_reason(job)}
+    yield event({**head, "choices": [last], "timings": timings(job)})
+    if include_usage:
+        yield event({**head, "choices": [], "usage": usage(job)})
+    yield DONE
+
+
+def _logprobs(serving: Serving, job: Job, found: Any, offset: int) -> Any:
+    if job.task.options.logprobs is None:
+        return None
+    return completion_logprobs(found, serving.backend.vocabulary, offset)

@@ -1,0 +1,136 @@
+"""Answers on their way to the client: whole, or as server-sent events; a client that has gone ends its generation."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from coderv2_local.serving.errors import api_error
+from coderv2_local.serving.jobs import Job
+
+QUIET_SECONDS = 10.0
+"""After so long without an event, a comment keeps the connection alive."""
+STUCK_SECONDS = 120.0
+"""A client that reads nothing for so long is taken for gone."""
+DONE = b"data: [DONE]\n\n"
+HEAD: Message = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")],
+}
+
+
+def event(data: Any) -> bytes:
+    """One server-sent event of JSON."""
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+async def until_gone(receive: Receive) -> None:
+    """Returns once the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Watched:
+    """While this is entered, a client that goes away cancels the job; so does leaving it before the job's end."""
+
+    def __init__(self, job: Job, receive: Receive) -> None:
+        self._job, self._receive = job, receive
+
+    async def _watch(self) -> None:
+        await until_gone(self._receive)
+        self._job.cancel()
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._job.cancel()
+
+
+async def whole(job: Job, receive: Receive, make: Callable[[], dict[str, Any]]) -> Response:
+    """Wait for the end, then answer with what `make` gives."""
+    async with Watched(job, receive):
+        await job.finish()
+    return JSONResponse(make())
+
+
+class EventStream(Response):
+    """A response of server-sent events.
+
+    The status is sent with the first event: what fails before it is answered with a status of its own.
+
+    Args:
+        events: of the job, as bytes.
+        on_error: called with what ended it early.
+    """
+
+    def __init__(
+        self, job: Job, events: AsyncIterator[bytes], on_error: Callable[[BaseException], None] | None = None
+    ) -> None:
+        self.status_code, self.background = 200, None
+        self._job, self._events, self._on_error = job, events, on_error
+        self._begun = self._is_stuck = False
+        self._sending_since = 0.0
+        self._last = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with Watched(self._job, receive):
+            keeper = asyncio.create_task(self._keep_alive(send, asyncio.current_task()))
+            try:
+                await self._send_all(send)
+            except asyncio.CancelledError:
+                if not self._is_stuck:
+                    raise
+            finally:
+                keeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeper
+
+    async def _send_all(self, send: Send) -> None:
+        try:
+            async for data in self._events:
+                await self._send(send, data)
+        except Exception as error:
+            if self._on_error:
+                self._on_error(error)
+            failure = api_error(error)
+            if not self._begun:
+                await JSONResponse(failure.body(), failure.status, failure.headers())({"type": "http"}, _nothing, send)
+                return
+            await self._send(send, event(failure.body()))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            await send(HEAD)
+        self._sending_since = self._last = time.monotonic()
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        self._sending_since = 0.0
+
+    async def _keep_alive(self, send: Send, sender: "asyncio.Task[None] | None") -> None:
+        while True:
+            await asyncio.sleep(QUIET_SECONDS)
+            now = time.monotonic()
+            if self._sending_since:
+                if now - self._sending_since > STUCK_SECONDS and sender:
+                    self._is_stuck = True
+                    sender.cancel()  # the connection is closed with the response unfinished
+            elif now - self._last > QUIET_SECONDS:
+                await self._send(send, b": waiting\n\n")
+
+
+def _nothing() -> Awaitable[Message]:
+    raise RuntimeError("an error is sent without reading more of the request")
+
+
+__all__ = ["DONE", "EventStream", "event", "whole"]

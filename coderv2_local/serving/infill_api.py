@@ -1,0 +1,190 @@
+"""POST /infill: llama-server's request and answer, as llama.vim and llama.vscode speak it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from coderv2_local.fim.context import Snippet
+from coderv2_local.fim.hole import Hole
+from coderv2_local.serving.body import read_object
+from coderv2_local.serving.errors import bad
+from coderv2_local.serving.events import EventStream, Watched, event
+from coderv2_local.serving.fields import Field, Fields, checked
+from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_ids
+from coderv2_local.serving.jobs import Job, Task
+from coderv2_local.serving.sampling_fields import COMMON, refuse_unsupported, sampling_options
+from coderv2_local.serving.state import Serving
+from coderv2_local.serving.usage import timings
+
+MAX_EXTRA = 1024
+MAX_FIELDS = 256
+MAX_LABEL = 500
+STOP_TYPES = {"end": "eos", "length": "limit", "time": "limit", "stop": "word"}
+TURNED_OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
+INFILL: Fields = {
+    **COMMON,
+    "input_prefix": Field(("string",), "the text before the hole"),
+    "input_suffix": Field(("string",), "the text after the hole"),
+    "prompt": Field(("string",), "more of the text before the hole: what stands on its line"),
+    "input_extra": Field(
+        ("array",),
+        "pieces of other files, each with its text and filename",
+        schema={
+            "maxItems": MAX_EXTRA,
+            "items": {
+                "type": "object",
+                "properties": {"text": {"type": "string"}, "filename": {"type": ["string", "null"]}},
+                "required": ["text"],
+            },
+        },
+    ),
+    "n_predict": Field(("integer",), "the longest middle, in tokens; 0 evaluates the prompt alone", -2, 2**31),
+    "t_max_predict_ms": Field(
+        ("number",), "milliseconds of generating, after which it ends once there is a line break", 0, 86_400_000
+    ),
+    "samplers": Field(
+        ("array", "string"),
+        "names of those to use: top_k, top_p, min_p, penalties not among them are off; others are not looked at",
+        schema={"items": {"type": "string"}, "maxItems": 64},
+    ),
+    "response_fields": Field(
+        ("array",),
+        "give these fields alone; a field inside another by its path, as timings/prompt_n",
+        schema={"items": {"type": "string"}, "maxItems": MAX_FIELDS},
+    ),
+    "rules": Field(("boolean",), "end and trim the middle by the rules of `coder fim`; true unless streamed"),
+}
+
+
+async def infill(request: Request) -> Response:
+    """What belongs into a hole."""
+    serving: Serving = request.app.state.serving
+    body = await read_object(request)
+    refuse_unsupported(body)
+    values = checked(body, INFILL)
+    task = await asyncio.to_thread(infill_task, serving, values)
+    job = serving.submit(task)
+    if task.is_streamed:
+        return EventStream(job, infill_events(serving, job))
+    async with Watched(job, request.receive):
+        await job.finish()
+    answer = infill_answer(serving, job)
+    wanted = values.get("response_fields")
+    return JSONResponse(answer if not wanted else chosen_fields(answer, wanted))
+
+
+def infill_task(serving: Serving, values: Mapping[str, Any]) -> Task:
+    """What the worker is to do. Raises ApiError, InputError, ContextFull."""
+    prefix = values.get("input_prefix", "") + values.get("prompt", "")
+    suffix = values.get("input_suffix", "")
+    limit = values.get("n_predict", LONGEST_MIDDLE)
+    streamed = bool(values.get("stream"))
+    if streamed and values.get("rules"):
+        raise bad("rules: they may take back what was streamed already", "rules")
+    named = values.get("response_fields", [])
+    if len(named) > MAX_FIELDS or not all(isinstance(name, str) for name in named):
+        raise bad(f"response_fields must be an array of at most {MAX_FIELDS} strings", "response_fields")
+    snippets = read_extra(values.get("input_extra", []))
+    options = sampling_options(with_samplers(values), serving.backend.vocabulary, temperature=0.0, repeat_penalty=1.0)
+    ids = infill_ids(serving, prefix, suffix, limit, snippets)
+    if limit == 0:
+        ids = warm_ids(serving, ids)
+    return Task(
+        "infill" if limit else "answer",  # nobody waits for what is only evaluated
+        ids,
+        options,
+        0 if limit == 0 else serving.room(len(ids), None if limit < 0 else limit),
+        seconds=values["deadline_ms"] / 1000 if "deadline_ms" in values else serving.limits.seconds,
+        line_seconds=values["t_max_predict_ms"] / 1000 if values.get("t_max_predict_ms") else None,
+        hole=Hole(prefix, suffix) if limit and values.get("rules", not streamed) else None,
+        is_streamed=streamed,
+    )
+
+
+def warm_ids(serving: Serving, ids: list[int]) -> list[int]:
+    """Of a prompt that is only evaluated, to be gone on with: what stands before the hole."""
+    hole = serving.backend.vocabulary.fim().hole
+    return ids[: ids.index(hole)] if hole in ids[2:] else ids
+
+
+def read_extra(values: list[Any]) -> list[Snippet]:
+    """Pieces of other files. A file name is a label here: no file is opened. Raises ApiError."""
+    if len(values) > MAX_EXTRA:
+        raise bad(f"input_extra has {len(values)} entries: at most {MAX_EXTRA} are taken", "input_extra")
+    found = []
+    for n, value in enumerate(values):
+        text = value.get("text") if isinstance(value, dict) else None
+        name = value.get("filename") if isinstance(value, dict) else None
+        if not isinstance(text, str) or not isinstance(name, (str, type(None))):
+            raise bad(f"input_extra[{n}] must have a text, and may have a filename", f"input_extra[{n}]")
+        label = " ".join((name or "another file").split())[:MAX_LABEL]
+        found.append(Snippet(label, text))
+    return found
+
+
+def with_samplers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with those turned off that belong to samplers that are not named. Raises ApiError."""
+    named = values.get("samplers")
+    if named is None or isinstance(named, str):
+        return dict(values)
+    if len(named) > 64 or not all(isinstance(name, str) for name in named):
+        raise bad("samplers must be an array of at most 64 names", "samplers")
+    kept = {"penalties": "repeat_penalty"}
+    used = {kept.get(name, name) for name in named}
+    return {**values, **{name: off for name, off in TURNED_OFF.items() if name not in used}}
+
+
+def infill_answer(serving: Serving, job: Job) -> dict[str, Any]:
+    """The whole answer, in llama-server's shape."""
+    task, figures = job.task, job.figures
+    return {
+        "index": 0,
+        "content": job.text,
+        "tokens": job.ids,
+        "id_slot": 0,
+        "stop": True,
+        "model": serving.name,
+        "tokens_predicted": figures.tokens,
+        "tokens_evaluated": len(task.prompt),
+        "tokens_cached": len(task.prompt) + max(figures.tokens - 1, 0),
+        "has_new_line": "\n" in job.text,
+        "truncated": False,
+        "stop_type": STOP_TYPES[job.ending or "end"],
+        "stopping_word": "",
+        "generation_settings": {
+            "n_predict": task.limit,
+            "temperature": task.options.temperature,
+            "top_k": task.options.top_k,
+            "top_p": task.options.top_p,
+            "min_p": task.options.min_p,
+            "repeat_penalty": task.options.repeat_penalty,
+            "seed": task.options.seed,
+            "stop": list(task.options.stop),
+        },
+        "timings": timings(job),
+    }
+
+
+def chosen_fields(answer: Mapping[str, Any], paths: list[str]) -> dict[str, Any]:
+    """The fields named; one inside another keeps its path as its name. What there is not is left out."""
+    found = {}
+    for path in paths:
+        value: Any = answer
+        for name in path.split("/"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            found[path] = value
+    return found
+
+
+async def infill_events(serving: Serving, job: Job) -> AsyncIterator[bytes]:
+    """The middle as it comes; the last event has the whole answer but for its text."""
+    tokens = 0
+    async for piece in job.pieces():
+        if piece.progress is None:
+            tokens += 1
+            yield event({"index": 0, "content": piece.text, "stop": False, "id_slot": 0, "tokens_predicted": tokens})
+    yield event(infill_answer(serving, job) | {"content": "", "tokens": []})

@@ -1,0 +1,174 @@
+"""The fields of a request that say how to sample → sampling options; what cannot be had is refused, not left out."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from coderv2_local.sampling import MAX_LOGPROBS, SamplingOptions
+from coderv2_local.seed import new_seed
+from coderv2_local.serving.errors import bad
+from coderv2_local.serving.fields import Field, Fields, check_range, texts
+from coderv2_local.vocabulary import Vocabulary
+
+MAX_STOPS = 64
+MAX_BIASES = 1024
+BAN = -100.0
+"""What OpenAI's interface calls a ban."""
+SEEDS = 2**32
+
+SAMPLING: Fields = {
+    "temperature": Field(("number",), "0 takes the most probable token each time", 0, 10),
+    "top_k": Field(
+        ("integer",), "so many of the most probable tokens stay in the draw; 0 or -1 for all", -1, 1_000_000
+    ),
+    "top_p": Field(("number",), "tokens that together have this probability stay in the draw", 0, 1),
+    "min_p": Field(("number",), "tokens less probable than this share of the best one leave the draw", 0, 1),
+    "repeat_penalty": Field(("number",), "divides the logits of recent tokens; 1 turns it off", 0.1, 10),
+    "presence_penalty": Field(("number",), "only 0: use repeat_penalty", 0, 0),
+    "frequency_penalty": Field(("number",), "only 0: use repeat_penalty", 0, 0),
+    "seed": Field(("integer",), "of the draw; -1 for another one each time", -1, 2**63 - 1),
+    "stop": Field(
+        ("string", "array"), "texts that end the answer", schema={"items": {"type": "string"}, "maxItems": MAX_STOPS}
+    ),
+    "logit_bias": Field(
+        ("object", "array"),
+        "token id → what is added to its logit",
+        schema={
+            "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "maxItems": 0,
+            "maxProperties": MAX_BIASES,
+        },
+    ),
+    "grammar": Field(("string",), "in GBNF, that the answer must follow"),
+    "json_schema": Field(("object",), "that the answer must follow"),
+}
+COMMON: Fields = {
+    **SAMPLING,
+    "model": Field(("string",), "not looked at: there is one model"),
+    "stream": Field(("boolean",), "answer by server-sent events"),
+    "n": Field(("integer",), "only 1", 1, 1),
+    "deadline_ms": Field(("integer",), "for everything, the time in the queue too", 1, 86_400_000),
+}
+RESPONSE_FORMAT: Fields = {
+    "response_format": Field(
+        ("object",),
+        "text, json_object, or json_schema with its schema",
+        schema={
+            "properties": {
+                "type": {"enum": ["text", "json_object", "json_schema"]},
+                "json_schema": {"type": "object"},
+                "schema": {"type": "object"},
+            },
+            "required": ["type"],
+        },
+    ),
+    "stream_options": Field(
+        ("object",), "include_usage: a last event with the counts", schema={"properties": {"include_usage": {}}}
+    ),
+}
+UNSUPPORTED = {
+    "tools": "this model was not trained to call tools, and this server does not offer any",
+    "functions": "this model was not trained to call functions",
+    "audio": "there is no audio here",
+    "web_search_options": "this server does not search the web",
+    "image_data": "this model reads no images",
+}
+ANY_OBJECT = json.dumps({"type": "object"})
+
+
+def refuse_unsupported(body: Mapping[str, Any]) -> None:
+    """Raises ApiError where a request asks for what would change its answer and cannot be had."""
+    for name, why in UNSUPPORTED.items():
+        if body.get(name):
+            raise bad(f"{name}: {why}", name, code="unsupported_parameter")
+    if body.get("modalities") not in (None, [], ["text"]):
+        raise bad("modalities: this model writes text alone", "modalities", code="unsupported_parameter")
+    for name in ("best_of", "n_probs_sampled"):
+        if body.get(name) not in (None, 1):
+            raise bad(f"{name}: only 1", name, code="unsupported_parameter")
+
+
+def sampling_options(
+    values: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    *,
+    temperature: float,
+    repeat_penalty: float,
+    logprobs: int | None = None,
+) -> SamplingOptions:
+    """The options that checked `values` ask for, with special tokens banned and a schema turned into its grammar.
+
+    Args:
+        temperature, repeat_penalty: where the request does not say.
+
+    Raises:
+        ApiError, InputError: a bias on a token that there is not, a grammar that cannot be followed.
+    """
+    seed = values.get("seed", -1)
+    grammar, schema = values.get("grammar") or None, schema_of(values)
+    options = SamplingOptions(
+        temperature=float(values.get("temperature", temperature)),
+        top_k=max(values.get("top_k", 40), 0),
+        top_p=float(values.get("top_p", 0.95)),
+        min_p=float(values.get("min_p", 0.05)),
+        repeat_penalty=float(values.get("repeat_penalty", repeat_penalty)),
+        seed=new_seed() if seed < 0 else seed % SEEDS,
+        banned=[i for i in vocabulary.special_ids() if not vocabulary.is_end(i)],
+        stop=[s for s in texts("stop", values.get("stop", []), MAX_STOPS) if s],
+        logit_bias=biases(values.get("logit_bias", {}), vocabulary.size),
+        grammar=grammar,
+        json_schema=schema,
+        logprobs=logprobs,
+    )
+    if grammar is None and schema is None:
+        return options
+    from dataclasses import replace
+
+    return replace(options, grammar=options.effective_grammar(), json_schema=None)
+
+
+def schema_of(values: Mapping[str, Any]) -> str | None:
+    """The JSON schema that a request asks for, as JSON; None for none."""
+    if "json_schema" in values:
+        return json.dumps(values["json_schema"])
+    wanted = values.get("response_format", {})
+    kind = wanted.get("type", "text")
+    if kind == "text":
+        return None
+    if kind == "json_object":  # llama-server takes a schema here, too
+        return json.dumps(wanted["schema"]) if isinstance(wanted.get("schema"), dict) else ANY_OBJECT
+    if kind == "json_schema":
+        inner = wanted.get("json_schema", wanted)
+        if isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
+            return json.dumps(inner["schema"])
+        raise bad("response_format.json_schema.schema is missing", "response_format")
+    raise bad("response_format.type must be text, json_object or json_schema", "response_format")
+
+
+def biases(value: Any, size: int) -> dict[int, float]:
+    """Token biases: an object (OpenAI) or an array of pairs (llama-server), where false bans a token."""
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    if len(pairs) > MAX_BIASES:
+        raise bad(f"logit_bias has {len(pairs)} entries: at most {MAX_BIASES} are taken", "logit_bias")
+    found = {}
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise bad("logit_bias must be an object of token ids, or an array of pairs", "logit_bias")
+        token, bias = pair
+        if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) < 10:
+            token = int(token)
+        if type(token) is not int or not 0 <= token < size:
+            raise bad(f"logit_bias names a token that there is not: this model has {size}", "logit_bias")
+        if bias is False:
+            bias = BAN
+        if type(bias) not in (int, float):
+            raise bad("logit_bias must give a number for each token", "logit_bias")
+        check_range("logit_bias", bias, -100, 100)
+        found[token] = float("-inf") if bias <= BAN else float(bias)
+    return found
+
+
+def wanted_logprobs(name: str, value: int, most: int = MAX_LOGPROBS) -> int:
+    check_range(name, value, 0, most)
+    return value

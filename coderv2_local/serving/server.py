@@ -1,0 +1,131 @@
+"""Runs the server: binds, loads nothing itself, answers until it is told to end, and then saves what is evaluated."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from coderv2_local.home import home
+from coderv2_local.prefix_states import PrefixStates
+from coderv2_local.serving.app import make_app
+from coderv2_local.serving.connections import Connections
+from coderv2_local.serving.state import Serving
+from quant.errors import CoderError, InputError
+
+GRACE_SECONDS = 5
+"""That a running answer has when the server is told to end."""
+KEEP_ALIVE_SECONDS = 75
+MAX_HEAD = 64 << 10  # bytes of a request's head
+BACKLOG = 512
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        InputError: no such address here, or the port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError:
+        raise InputError(f"{host}: there is no such address here", hint="--host 127.0.0.1 is this machine") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"cannot listen at {host}:{port}: {reason}",
+            hint="another port: --port 8013; `coder serve --status` shows what runs",
+        ) from None
+    return listener
+
+
+def run(serving: Serving, listener: socket.socket, on_ready: Callable[[], None]) -> str | None:
+    """Serve until SIGINT or SIGTERM. Returns a notice where something could not be kept.
+
+    Args:
+        on_ready: called once requests are answered.
+
+    Raises:
+        CoderError: it could not start.
+    """
+    states = PrefixStates(home() / "states")
+    name = serving.fingerprint[:24]
+    notice = serving.kept.restore(serving.backend.engine, states, name)
+    if notice:
+        logging.getLogger("coder.serve").warning(notice)
+    server = Server(serving, make_app(serving), on_ready)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        serving.worker.close()
+    if not server.was_ready:
+        raise CoderError("the server could not start")
+    return serving.kept.save(serving.backend.engine, states, name)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which here ends on a signal without raising that signal again."""
+
+    def __init__(self, serving: Serving, app: ASGIApp, on_ready: Callable[[], None]) -> None:
+        self._serving, self._on_ready = serving, on_ready
+        self.was_ready = False
+        super().__init__(
+            uvicorn.Config(
+                _Lifespan(app, serving),
+                http=Connections(serving).protocol,  # type: ignore[arg-type]  # a function that makes one
+                ws="none",
+                loop="asyncio",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                h11_max_incomplete_event_size=MAX_HEAD,
+                backlog=BACKLOG,
+            )
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # errors are answered and logged by the app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.was_ready = True
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets running answers end, a second one does not wait for them."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+class _Lifespan:
+    """Starts the worker with the server, and ends it after the last answer."""
+
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+        self._app, self._serving = app, serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        await receive()
+        self._serving.worker.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await asyncio.to_thread(self._serving.worker.close)
+        await send({"type": "lifespan.shutdown.complete"})
