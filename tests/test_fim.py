@@ -269,16 +269,3 @@ def test_time_ends_the_reading_of_a_prompt(tiny):
         fill(Hole("a", ""), Slow())
     filling = fill(Hole("a", ""), Slow(), None, FillOptions(max_seconds=0.0))
     assert (filling.text, filling.reason) == ("", "time")
-
-
-def test_without_infill_a_backend_is_refused_by_name(tiny):
-    from coderv2_local.backend import Capabilities
-
-    class Chatty(type(tiny)):
-        def __init__(self):
-            self.__dict__.update(tiny.__dict__)
-            self.capabilities = Capabilities()
-
-    with pytest.raises(InputError, match="cannot fill in") as caught:
-        fill(Hole("a", ""), Chatty())
-    assert "lite-base" in caught.value.hint

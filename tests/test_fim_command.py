@@ -198,6 +198,17 @@ def test_models_are_judged_by_what_they_are(coder, source, tmp_path, name, code,
         assert result.stdout.strip()
 
 
+def test_a_file_without_fim_ids_says_what_to_use_instead(coder, source, tmp_path):
+    from coderv2_local.models import find_model
+
+    data = find_model("tiny").path.read_bytes()
+    assert data.count(b"ggml.fim_") == 3
+    # neither by their keys nor by the text of the tokens can llama.cpp find them
+    data = data.replace(b"ggml.fim_", b"ggml.fyn_").replace("｜fim▁".encode(), "｜fyn▁".encode())
+    (tmp_path / "old.gguf").write_bytes(data)
+    assert_refused(coder("fim", "a.py:3", "-m", "old.gguf"), "old.gguf", "fill-in-the-middle", "Lite-Base")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 def test_on_a_terminal_it_is_shown_in_its_place(source, tmp_path):
     import pexpect

@@ -65,7 +65,7 @@ def test_a_rule_ends_a_middle(rule, hole, middle, expected):
 
 def test_every_rule_is_tested():
     assert {rule for rule, *_ in ENDS} == set(RULES)
-    assert set(TRIMS) == {"repeated rest of the line", "blank end"}
+    assert set(TRIMS) == {"code block", "repeated rest of the line", "blank end"}
 
 
 @pytest.mark.parametrize(("hole", "middle"), GOES_ON)
@@ -109,6 +109,10 @@ def test_comments_and_urls_end_nothing(middle, hole):
         (Hole("a = 1", "\nb\n"), " + 2  \n", " + 2"),
         (Hole("a = 1\n", ""), "b = 2\n\n\n", "b = 2\n"),
         (Hole("a = ", "  # why\n"), "1 ", "1 "),
+        (Hole("a = 1\n", "\nb\n"), "```python\nc = 2\nd = 3\n```\nThis adds c.", "c = 2\nd = 3"),
+        (Hole("a = 1\n", "\nb\n"), "```\nc = 2", "c = 2"),
+        (Hole("# Title\n```sh\nls\n```\n", "\nb\n"), "```py\nc = 2\n```", "```py\nc = 2\n```"),
+        (Hole('"""\n', '\n"""\n'), "x\n```\ny\n```", "x\n```\ny\n```"),
     ],
 )
 def test_what_is_taken_off_the_end(hole, middle, expected):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from coderv2_local.backend import Backend, Generation
+from coderv2_local.backend import Backend, Generation, Progress
 from coderv2_local.fim.context import Snippet, preamble
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.stops import End, Watch, end_of
@@ -14,6 +14,10 @@ from coderv2_local.sampling import SamplingOptions
 from quant.errors import InputError
 
 OUT_OF_TIME = "time"
+INSTEAD = (
+    "use DeepSeek-Coder-V2-Lite-Base, which was trained to fill in; to an older file of it `coder convert OLD.gguf "
+    "NEW.gguf` adds them"
+)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,6 @@ def fill(
         EngineError: it failed.
     """
     sampling, options = sampling or SamplingOptions(), options or FillOptions()
-    if not backend.capabilities.infill:
-        raise InputError(
-            f"{backend.name} cannot fill in: its file has no fill-in-the-middle tokens",
-            hint="DeepSeek-Coder-V2-Lite-Base is made for it: `-m lite-base`",
-        )
     began = time.perf_counter()
 
     def is_late() -> bool:
@@ -97,7 +96,7 @@ def fill(
     prefix, suffix = prompt_texts(hole, backend, options)
     generation = Generation(iter(()))
     try:
-        generation = backend.infill(prefix, suffix, sampling, options.max_tokens, watch_the_time)
+        generation = _begin(backend, prefix, suffix, sampling, options.max_tokens, watch_the_time)
         for chunk in generation:
             fed = time.perf_counter()
             end = watch.feed(chunk)
@@ -126,6 +125,17 @@ def fill(
         generation.seconds,
         rule_seconds,
     )
+
+
+def _begin(
+    backend: Backend, prefix: str, suffix: str, sampling: SamplingOptions, max_tokens: int, on_progress: Progress
+) -> Generation:
+    try:
+        return backend.infill(prefix, suffix, sampling, max_tokens, on_progress)
+    except InputError as error:
+        if not backend.capabilities.ids:
+            raise  # a server says why itself
+        raise InputError(f"{backend.name}: {error.message}", hint=INSTEAD) from None
 
 
 def _close(chunks: Iterator[str]) -> None:

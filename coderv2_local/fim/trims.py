@@ -3,12 +3,23 @@
 The text before and after the hole is never changed.
 """
 
+import re
 from collections.abc import Callable
 
 from coderv2_local.fim.brackets import CLOSES, Brackets, duty
 from coderv2_local.fim.hole import Hole
 
+FENCED = re.compile(r"\s*```[\w+#.-]*[ \t]*\n(.*?)\n?(?:[ \t]*```.*)?\Z", re.S)
+
 Trim = Callable[[str, Hole], str]
+
+
+def fenced_code(middle: str, hole: Hole) -> str:
+    """Of an answer in a Markdown code block, as Instruct models like to give it, the code; not where Markdown is
+    written.
+    """
+    match = FENCED.match(middle)
+    return match[1] if match and "```" not in hole.prefix + hole.suffix else middle
 
 
 def blank_end(middle: str, hole: Hole) -> str:
@@ -50,7 +61,7 @@ def _closes_too_much(without: str, rest: str, hole: Hole) -> bool:
     return len(own.unmatched) > len(asked.to_close)
 
 
-TRIMS: dict[str, Trim] = {"repeated rest of the line": repeated_rest, "blank end": blank_end}
+TRIMS: dict[str, Trim] = {"code block": fenced_code, "repeated rest of the line": repeated_rest, "blank end": blank_end}
 """In the order in which they are applied."""
 
 

@@ -1,6 +1,6 @@
 """`coder fim` measured: what a second suggestion costs, what the rules cost, and a thousand suggestions in a row.
 
-    python tools/bench/fim.py [MODEL.gguf] [--source FILE] [--moves 5] [--suggestions 1000] [--suffix-share 0.05]
+    python tools/bench/fim.py [MODEL.gguf] [--source FILE] [--moves 4] [--suggestions 1000] [--suffix-share 0.05]
 
 Each figure is a ratio or a count of one run:
 
@@ -36,7 +36,7 @@ from coderv2_local.vocabulary import FimIds
 
 HERE = Path(__file__)
 ALLOWED = 64  # tokens beyond the suffix
-START = 0.65  # of the window is full when the cursor begins to move, so that the window stays where it is
+START = 0.5  # of the window is full when the cursor begins to move, so that the window stays where it is
 
 
 def line_ends(text: str) -> list[int]:
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="tiny")
     parser.add_argument("--source", type=Path, help="a long source file; several files of this program by default")
-    parser.add_argument("--moves", type=int, default=5)
+    parser.add_argument("--moves", type=int, default=4)
     parser.add_argument("--suggestions", type=int, default=1000)
     parser.add_argument("--suffix-share", type=float, default=0.05)
     parser.add_argument("--prompt", type=int, help="tokens; by default what the model's context allows, up to 1536")
