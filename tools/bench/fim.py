@@ -1,6 +1,7 @@
 """`coder fim` measured: what a second suggestion costs, what the rules cost, and a thousand suggestions in a row.
 
     python tools/bench/fim.py [MODEL.gguf] [--source FILE] [--moves 4] [--suggestions 1000] [--suffix-share 0.05]
+        [--start 0.5] [--prompt N]
 
 Each figure is a ratio or a count of one run:
 
@@ -36,7 +37,6 @@ from coderv2_local.vocabulary import FimIds
 
 HERE = Path(__file__)
 ALLOWED = 64  # tokens beyond the suffix
-START = 0.5  # of the window is full when the cursor begins to move, so that the window stays where it is
 
 
 def line_ends(text: str) -> list[int]:
@@ -47,11 +47,11 @@ def hole(text: str, at: int) -> Hole:
     return Hole(text[:at], text[at:])
 
 
-def moving(backend: LocalBackend, text: str, moves: int, budgets: Budgets, prompt: int) -> None:
+def moving(backend: LocalBackend, text: str, moves: int, budgets: Budgets, start: int) -> None:
     """Suggestions at one line after the other: the first cold, the others from what the one before evaluated."""
     options = FillOptions(max_tokens=4, budgets=budgets)
     ends = line_ends(text)
-    first = next(n for n, end in enumerate(ends) if backend.count(text[:end]) >= prompt * START)
+    first = next(n for n, end in enumerate(ends) if backend.count(text[:end]) >= start)
     backend.engine.truncate(0)
     cold, *warm = (fill(hole(text, at), backend, None, options) for at in ends[first : first + moves + 1])
     again = [f.prompt_tokens - f.reused_tokens - f.suffix_tokens for f in warm]
@@ -65,7 +65,7 @@ def moving(backend: LocalBackend, text: str, moves: int, budgets: Budgets, promp
     )
 
 
-def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, prompt: int) -> None:
+def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, start: int) -> None:
     """The state goes to disk and comes back into a fresh context, as between two calls of the command."""
     options = FillOptions(max_tokens=4, budgets=budgets)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, promp
         for move in range(2):
             with opened(path, load, states) as backend:
                 ends = line_ends(text)
-                at = next(n for n, end in enumerate(ends) if backend.count(text[:end]) >= prompt * START)
+                at = next(n for n, end in enumerate(ends) if backend.count(text[:end]) >= start)
                 began = time.perf_counter()
                 backend.restore_state("bench")
                 restore_seconds = time.perf_counter() - began
@@ -85,8 +85,9 @@ def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, promp
         size = sum(f.stat().st_size for f in Path(folder).iterdir())
     cold, warm = fillings
     again = warm.prompt_tokens - warm.reused_tokens - warm.suffix_tokens
-    ratio = (warm.prompt_seconds + restore_seconds) / cold.prompt_seconds
-    print(f"state on disk, {size / 1e6:.1f} MB: {again} tokens beyond the suffix; restore + first / cold: {ratio:.3f}")
+    first, restore = warm.prompt_seconds / cold.prompt_seconds, restore_seconds / cold.prompt_seconds
+    print(f"state on disk, {size / 1e6:.1f} MB, in a fresh context: {again} tokens evaluated beyond the suffix")
+    print(f"  time to first token, warm / cold: {first:.3f}, and to restore the state {restore:.3f}", flush=True)
 
 
 def opened(path: Path, load: LoadOptions, states: PrefixStates | None = None) -> LocalBackend:
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=4)
     parser.add_argument("--suggestions", type=int, default=1000)
     parser.add_argument("--suffix-share", type=float, default=0.05)
+    parser.add_argument("--start", type=float, default=0.5, help="how full the prefix window is at first")
     parser.add_argument("--prompt", type=int, help="tokens; by default what the model's context allows, up to 1536")
     args = parser.parse_args()
     model = find_model(args.model)
@@ -166,16 +168,17 @@ def main() -> None:
     load = LoadOptions(n_ctx=0 if model.is_toy else 2048)
     with opened(model.path, load) as backend:
         prompt = args.prompt or min(backend.n_ctx * 3 // 4, 1536)
-        budgets = Budgets(prefix=prompt, suffix=int(prompt * START * args.suffix_share))
+        start = int(prompt * args.start)
+        budgets = Budgets(prefix=prompt, suffix=int(start * args.suffix_share))
         print(
             f"{backend.name}, context {backend.n_ctx}, prompt {prompt}, threads {backend.engine.n_threads}", flush=True
         )
         fill(Hole("warm = ", "\n"), backend, None, FillOptions(max_tokens=4))
-        moving(backend, text, args.moves, budgets, prompt)
+        moving(backend, text, args.moves, budgets, start)
         same_window(backend, text, budgets)
         if args.suggestions:
             many(backend, text, args.suggestions)
-    restarting(model.path, load, text, budgets, prompt)
+    restarting(model.path, load, text, budgets, start)
     rules()
 
 
