@@ -20,6 +20,7 @@ ENDS = [
     ("repeats what follows", Hole("a\n", "\n\n# http://x.org\nb\n"), "c\n# http://x.org\n", "c\n"),
     ("leaves the block", IN_FUNCTION, "a += 1\n\ndef g(b):\n", "a += 1\n\n"),
     ("leaves the block", Hole("class A:\n    def f(self):\n        ", "\n"), "pass\n    def g(self):\n", "pass\n"),
+    ("leaves the block", Hole("def f(a):\n    ", "\n\n\ndef g():\n"), "pass\n\n\ndef h():\n", "pass\n\n\n"),
     ("leaves the block", Hole("def f():", "\n"), "\n    return 1\n\n\ndef g():\n", "\n    return 1\n\n\n"),
     ("leaves the block", Hole("if a:", "\n"), "\n    b()\nelse:\n    c()\nd()\n", "\n    b()\nelse:\n    c()\n"),
     ("leaves the block", IN_FUNCTION, "b = a\n\n# the next\n# one\nclass B:\n", "b = a\n\n"),
@@ -47,6 +48,8 @@ GOES_ON = [
     (Hole("{ {\n{{\n{", "\nb\n"), "c\n}\n}\n}\n"),
     (Hole("f(", ")\n"), "a) + g(b"),
     (IN_FUNCTION, "# " + "-" * 300),
+    (Hole("def f(a):\n    if a:\n        ", "\n\n\ndef g():\n"), "b()\n    c()\n    d()"),
+    (Hole("a = 1\n", "\ndef g():\n"), "b = 1\ndef f():\n    pass\n\nc = 2"),
     (IN_FUNCTION, "a = 1\n# at the left edge\n    b = 2\n"),
     (IN_FUNCTION, "a = 1\n#ifdef X\n    b = 2\n#endif\n"),
     (Hole('print("(', '")\n'), "a) b) c)"),  # within a string nothing is known of brackets

@@ -8,8 +8,10 @@ how the text was cut into chunks. No rule looks for comments, URLs or ``//``: th
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from coderv2_local.fim.brackets import CLOSES, Brackets, duty
+from coderv2_local.fim.context import DEFINES
 from coderv2_local.fim.hole import Hole
 
 MEANINGFUL = 3  # letters and digits a line must have before its repetition means anything: `}` repeats rightly
@@ -69,6 +71,7 @@ def repeats_what_follows(m: Middle) -> int | None:
 def leaves_the_block(m: Middle) -> int | None:
     """A line is indented less than the block that the hole is in, and less than what follows the hole.
 
+    Where a definition follows, lines indented like it leave the block, too: they would be another one before it.
     A line that begins with a closing bracket may be: it closes something opened further out. So may a comment, and a
     line that goes on with the statement whose block the middle opened: ``else:``. Comments and blank lines just before
     the line that leaves go with it.
@@ -77,8 +80,9 @@ def leaves_the_block(m: Middle) -> int | None:
     if len(m.lines) == 1 or not line.strip() or line.lstrip()[0] in ")]}" or COMMENT.match(line):
         return None
     least, opened = _block(m)
-    if m.hole.following_line is not None:
-        least = min(least, _indentation(m.hole.following_line))
+    if (following := m.hole.following_line) is not None:
+        is_definition = DEFINES.match(following) or following.lstrip().startswith("@")
+        least = min(least, _indentation(following) + bool(is_definition))
     if _indentation(line) >= least or (opened and CONTINUES.match(line) and _indentation(line) == _own(m)):
         return None
     n = len(m.lines) - 1
@@ -209,7 +213,7 @@ def _block(m: Middle) -> tuple[int, bool]:
     A hole after ``def f():`` opens one: its indentation is that of the first line that follows.
     """
     own = _own(m)
-    first = next((line for line in m.lines[1:] if line.strip()), None)
+    first = next((line for line in islice(m.lines, 1, None) if line.strip()), None)
     opener = (m.hole.line_before + m.lines[0]).rstrip()
     if first is not None and opener[-1:] in (":", "{", "(", "[") and _indentation(first) > own:
         return _indentation(first), True
