@@ -1,12 +1,15 @@
 """The backend that a command fills in with: what is known of the model's training is said or refused first."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from quant.errors import InputError
+from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from coderv2_local.backend import Backend
     from coderv2_local.load_wishes import LoadWishes
 
@@ -20,9 +23,8 @@ def infill_backend(
     exact_routing: bool = True,
     force: bool = False,
 ) -> Iterator["Backend"]:
-    """A backend for infill: a server where `model` is an address, else the file that it means, in this process.
-
-    This is the one place where `coder fim` chooses: a server that runs the same model already belongs here.
+    """A backend for infill: a server where `model` is an address, else the file that it means: behind a `coder serve`
+    that runs it already, or in this process.
 
     Raises:
         InputError: no such model, or one that was not trained to fill in, without `force`.
@@ -35,13 +37,28 @@ def infill_backend(
     if chosen.path:
         # before a large file is loaded
         _judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
-    backend = open_model(chosen, load, exact_routing=exact_routing)
+    running = _running(chosen.path, load, exact_routing=exact_routing) if chosen.path else None
+    backend = running or open_model(chosen, load, exact_routing=exact_routing)
     try:
         if not chosen.path:
             _judge(backend.name, None, notify, force=force)
         yield backend
     finally:
         backend.close()
+
+
+def _running(path: "Path", load: "LoadWishes", *, exact_routing: bool) -> "Backend | None":
+    """The running server of this model; None where there is none, or it does not answer."""
+    from coderv2_local import remote
+    from coderv2_local.serving.find_server import KEY_VARIABLE, find_server
+
+    server = find_server(path, load, exact_routing=exact_routing)
+    if server is None or (server.needs_key and not os.environ.get(KEY_VARIABLE)):
+        return None
+    try:
+        return remote.open(server.address, KEY_VARIABLE if server.needs_key else None)
+    except CoderError:
+        return None
 
 
 def _judge(name: str, metadata: Mapping[str, object] | None, notify: Callable[[str], None], *, force: bool) -> None:

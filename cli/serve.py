@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from coderv2_local.serving.server_file import ServerFile
     from coderv2_local.serving.state import Serving
 
-KEY_VARIABLE = "CODER_SERVE_KEY"
 PORT = 8012
 STOP_SECONDS = 30
 
@@ -36,7 +35,7 @@ def serve(
     stock_routing: StockRoutingOption = False,
     key_variable: Annotated[
         str | None,
-        typer.Option("--key-variable", metavar="NAME", help=f"Environment variable with the API key; {KEY_VARIABLE}."),
+        typer.Option("--key-variable", metavar="NAME", help="Environment variable with the API key; CODER_SERVE_KEY."),
     ] = None,
     log: Annotated[bool, typer.Option("--log", help="Show a line for each request.")] = False,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Show what clients send, too.")] = False,
@@ -82,6 +81,8 @@ def start(
         raise InputError(f"{chosen.name} is a server already", hint="give the path of a .gguf file, or `-m tiny`")
     key = read_key(key_variable)
     if key is None and not is_loopback(host):
+        from coderv2_local.serving.find_server import KEY_VARIABLE
+
         raise InputError(
             f"{host} is open to other machines: that takes an API key",
             hint=f"set {KEY_VARIABLE} to a long random text; clients send it as their API key",
@@ -162,7 +163,7 @@ def file_of(serving: "Serving", chosen: "Model", host: str, port: int, *, exact_
 
 def greet(screen: Console, file: "ServerFile", chosen: "Model") -> None:
     """What runs where, and how to end it."""
-    key = f" · API key: the one in your environment ({KEY_VARIABLE})" if file.needs_key else ""
+    key = " · clients need the API key" if file.needs_key else ""
     screen.print(f"[bold]{escape(file.model)}[/] · context {file.n_ctx} tokens · [bold]{file.address}[/]{key}")
     screen.print(f"[dim]OpenAI's interface: {file.address}/v1 · llama.cpp's: {file.address}/infill[/]", soft_wrap=True)
     if chosen.is_toy:
@@ -188,6 +189,8 @@ def read_key(variable: str | None) -> str | None:
     Raises:
         InputError: the variable was named and is not set, or holds what cannot be a key.
     """
+    from coderv2_local.serving.find_server import KEY_VARIABLE
+
     name = variable or KEY_VARIABLE
     key = os.environ.get(name, "").strip()
     if variable and not key:

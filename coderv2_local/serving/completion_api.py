@@ -68,7 +68,7 @@ def completion_task(serving: Serving, values: Mapping[str, Any]) -> Task:
     if is_infill:
         if not isinstance(prompt, str):
             raise bad("with suffix, prompt must be a string", "prompt")
-        ids = infill_ids(serving, prompt, suffix or "", limit)
+        ids = infill_ids(serving, prompt, suffix or "", limit, as_it_is=True)
     else:
         ids = prompt_ids(serving, prompt)
     options = sampling_options(

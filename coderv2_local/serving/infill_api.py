@@ -89,7 +89,7 @@ def infill_task(serving: Serving, values: Mapping[str, Any]) -> Task:
         raise bad(f"response_fields must be an array of at most {MAX_FIELDS} strings", "response_fields")
     snippets = read_extra(values.get("input_extra", []))
     options = sampling_options(with_samplers(values), serving.backend.vocabulary, temperature=0.0, repeat_penalty=1.0)
-    ids = infill_ids(serving, prefix, suffix, limit, snippets)
+    ids = infill_ids(serving, prefix, suffix, limit, snippets, as_it_is=streamed)
     if limit == 0:
         ids = warm_ids(serving, ids)
     return Task(
