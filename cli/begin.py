@@ -10,7 +10,7 @@ from cli.chat_wishes import Wishes
 from cli.repl import Repl
 from coderv2_local.conversation import Event
 from coderv2_local.home import home_folder
-from coderv2_local.models import Model
+from coderv2_local.models import Model, is_first_run
 from coderv2_local.sessions import Session, Sessions, check_name
 from coderv2_local.stream import printable
 from quant.errors import CoderError, InputError
@@ -30,6 +30,8 @@ def begin(wishes: Wishes, model: str | None, files: Sequence[str], *, resume: bo
     screen = Console(stderr=True, highlight=False)
     repl = Repl(wishes.conversation(chosen), chosen, opened, sessions, wishes=wishes, screen=screen, answers=Console())
     greet(repl)
+    if is_first_run(chosen, model):
+        name_the_right_one(screen)
     if events:
         repl.take_up(events)
         repl.show_where_it_stopped()
@@ -62,6 +64,22 @@ def greet(repl: Repl) -> None:
         repl.screen.print(
             "[yellow]tiny is a toy for trying things out: small Python functions, often wrong.[/]\n"
             "[dim]Try: Write a Python function `is_even`: Return True if a number is even[/]"
+        )
+
+
+def name_the_right_one(screen: Console) -> None:
+    """Nothing is installed: the one command that gets the right model for this machine. Nothing is measured for it."""
+    from coderv2_local.machine import this_machine
+    from coderv2_local.placement_reasons import gb
+    from coderv2_local.recommend import model_to_get
+
+    row = model_to_get(this_machine())
+    if row is None:
+        screen.print("[dim]No other model is installed: `coder plan` says what this machine can run[/]")
+    else:
+        screen.print(
+            f"[dim]No other model is installed. [/][bold]coder pull {row.model}[/]"
+            f"[dim] gets the right one for this machine: {gb(row.file_bytes)} or more, {row.where}[/]"
         )
 
 

@@ -13,7 +13,10 @@ from cli.errors import show_error
 from cli.eval import evaluate
 from cli.fim import fim
 from cli.inspect import inspect
+from cli.models import app as models
 from cli.plan import plan
+from cli.pull import pull
+from cli.rm import rm
 from cli.serve import serve
 from cli.sessions import sessions
 from cli.verify import verify
@@ -35,6 +38,9 @@ app.command()(convert)
 app.command()(verify)
 app.command()(inspect)
 app.command()(plan)
+app.command()(pull)
+app.add_typer(models, name="models")
+app.command()(rm)
 app.command()(bench)
 app.command()(serve)
 app.command()(sessions)

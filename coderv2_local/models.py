@@ -1,4 +1,4 @@
-"""What a user calls a model → where it is: the embedded `tiny`, a file, or a server."""
+"""What a user calls a model → where it is: the embedded `tiny`, an installed model, a file, or a server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from coderv2_local import preferences
+from coderv2_local import installed, preferences, registry
+from coderv2_local.default_model import default_model
 from coderv2_local.preferences import Preferences
 from quant.errors import InputError
 
@@ -47,16 +48,23 @@ def find_model(name: str | None, settings: Preferences | None = None, *, role: s
     """The model that `name` means.
 
     Args:
-        name: `tiny`, the path of a .gguf file, an http(s) address, or a name from the settings; None takes the default
-            for the role.
+        name: `tiny`, the name of an installed model (``lite``, ``lite:moe-8``), the path of a .gguf file, an http(s)
+            address, or a name from the settings; None takes the default for the role: what the settings say, else the
+            best of what is installed, else `tiny`.
         settings: read from the settings file where None.
         role: "chat" or "fim".
 
     Raises:
-        InputError: no such file, or a name that is not known.
+        InputError: no such file, a model that is not on this machine, or a name that is not known.
     """
     settings = settings or preferences.read()
-    name = name or settings.get(f"{role}.model", TINY)
+    name = name or settings.get(f"{role}.model", None)
+    here = installed.installed() if name is None or name != TINY else []
+    if name is None:
+        best = default_model(role, here)
+        if best:
+            return Model(best.name, best.path)
+        name = TINY
     if name == TINY:
         path = Path(str(files("coderv2_local") / "data" / "tiny.gguf"))
         return Model(TINY, path, is_toy=True, temperature=0.0, repeat_penalty=1.2)
@@ -69,20 +77,39 @@ def find_model(name: str | None, settings: Preferences | None = None, *, role: s
         return Model(name, address=server["url"], server=server)
     if name in settings.models and "path" in settings.models[name]:
         return _file(settings.models[name]["path"], name)
+    if entry := installed.find(name, here):
+        return _installed(entry, name)
     path = Path(name).expanduser()
+    if name in settings.models or (name.split(":")[0] in registry.known_models() and not path.is_file()):
+        raise InputError(f"{name} is not on this machine yet", hint=f"`coder pull {name.split(':')[0]}` gets it")
     if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
         return _file(name, path.name)
-    close = get_close_matches(name, known_models(settings), 1)
+    close = get_close_matches(name, {*known_models(settings), *registry.known_models()}, 1)
     raise InputError(
-        f"there is no model named {name!r}",
-        hint=f"did you mean {close[0]}?" if close else "give the path of a .gguf file, or `tiny`",
+        f"there is no model named {name!r:.80}",
+        hint=f"did you mean {close[0]}?" if close else "`coder models` lists what is here; a .gguf file's path will do",
     )
 
 
 def known_models(settings: Preferences | None = None) -> list[str]:
     """Every name that :func:`find_model` takes, besides paths and addresses."""
     settings = settings or preferences.read()
-    return sorted({TINY, *settings.servers, *settings.models})
+    here = installed.installed()
+    several = [e.full_name for e in here if sum(o.name == e.name for o in here) > 1]
+    return sorted({TINY, *settings.servers, *settings.models, *(e.name for e in here), *several})
+
+
+def is_first_run(model: Model, name: str | None) -> bool:
+    """Does the toy answer only because nothing else is installed? `name` is what the user asked for."""
+    return model.is_toy and name is None and not installed.installed()
+
+
+def _installed(entry: installed.Installed, name: str) -> Model:
+    if entry.missing:
+        lost = next(p for p in entry.paths if not p.is_file())
+        again = f"`coder pull {entry.name}` gets it again" if entry.owned else f"`coder rm {entry.name}` forgets it"
+        raise InputError(f"{name} was in {lost}, which is gone", hint=again)
+    return Model(name, entry.path)
 
 
 def _file(where: str, name: str) -> Model:

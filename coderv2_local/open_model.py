@@ -2,6 +2,7 @@
 
 from coderv2_local.backend import Backend, LocalBackend
 from coderv2_local.home import home
+from coderv2_local.installed import note_use
 from coderv2_local.load_wishes import NO_WISHES, LoadWishes
 from coderv2_local.models import Model
 from coderv2_local.prefix_states import PrefixStates
@@ -20,4 +21,6 @@ def open_model(model: Model, wishes: LoadWishes = NO_WISHES, *, exact_routing: b
         address = model.address + (f"#{server['model']}" if "model" in server and "#" not in model.address else "")
         return remote.open(address, server.get("key_variable"))
     states = PrefixStates(home() / "states")
-    return LocalBackend(model.path, wishes, exact_routing=exact_routing, name=model.name, states=states)
+    backend = LocalBackend(model.path, wishes, exact_routing=exact_routing, name=model.name, states=states)
+    note_use(model.path)
+    return backend

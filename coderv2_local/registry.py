@@ -17,6 +17,29 @@ from quant.errors import InputError
 Fim = Literal["yes", "incidental", "no", "reported"]
 """Can it fill in the middle: it was trained to; it does by chance; it was not; others report that it does."""
 
+CHAT_ORDER = ("236b-0724", "236b", "lite", "236b-base", "lite-base")
+"""The order in which one would chat with them, were speed and memory no matter."""
+LICENCES = {
+    "DeepSeek License Agreement 1.0": "https://github.com/deepseek-ai/DeepSeek-Coder-V2/blob/main/LICENSE-MODEL"
+}
+"""Where a licence can be read."""
+
+
+@dataclass(frozen=True)
+class ReadyFile:
+    """A GGUF file that somebody has made and published.
+
+    Attributes:
+        repo, file: where it lies on the Hub; of a split file, the first part.
+        recipe: llama.cpp's name for its types.
+        remark: what is wrong with it; "" where it is as this program would make it.
+    """
+
+    repo: str
+    file: str
+    recipe: str
+    remark: str = ""
+
 
 @dataclass(frozen=True)
 class KnownModel:
@@ -30,7 +53,7 @@ class KnownModel:
         roles: which commands it suits: "chat", "fim".
         fim: whether it fills in the middle.
         licence: of the weights.
-        ggufs: Hub addresses of ready files, where some are known to be right.
+        ggufs: ready files that are known, the best first.
     """
 
     name: str
@@ -40,7 +63,7 @@ class KnownModel:
     roles: tuple[str, ...]
     fim: Fim
     licence: str
-    ggufs: tuple[str, ...] = ()
+    ggufs: tuple[ReadyFile, ...] = ()
 
     def shape(self) -> ModelConfig:
         """The numbers of its architecture."""
@@ -50,7 +73,10 @@ class KnownModel:
 @functools.cache
 def known_models() -> dict[str, KnownModel]:
     """All published models, by name."""
-    rows = (row | {"roles": tuple(row["roles"]), "ggufs": tuple(row["ggufs"])} for row in _read("models.json"))
+    rows = (
+        row | {"roles": tuple(row["roles"]), "ggufs": tuple(ReadyFile(**g) for g in row["ggufs"])}
+        for row in _read("models.json")
+    )
     return {row["name"]: KnownModel(**row) for row in rows}
 
 

@@ -1,0 +1,106 @@
+"""A GGUF file that somebody has published: its parts found, fetched, looked at, and entered under the user's name."""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coderv2_local import installed
+from coderv2_local.installed import Installed
+from coderv2_local.model_facts import entry_of
+from coderv2_local.pulling.nearest import nearest
+from coderv2_local.pulling.wanted import Wanted
+from converters.hub import remote_files
+from converters.hub_errors import HubError, ask
+from converters.hub_file import RemoteFile, bytes_here, fetch
+from quant.errors import CoderError, InputError
+
+_PART = re.compile(r"(.+)-00001-of-(\d{5})\.gguf")
+_PART_ENDING = re.compile(r"(-\d{5}-of-\d{5})\.gguf$")
+MARGIN = 64 << 20
+"""Bytes that a disk must have left."""
+
+Report = Callable[[int], None]
+
+
+def look_up(repo: str) -> Any:
+    """What the Hub says of a repository: huggingface-hub's ModelInfo.
+
+    Raises:
+        HubError: there is none, no access to it, or no connection.
+    """
+    from huggingface_hub import HfApi
+
+    return ask(f"model {repo}", lambda: HfApi().model_info(repo, files_metadata=True))
+
+
+def parts_of(wanted: Wanted, info: Any) -> list[RemoteFile]:
+    """The files to fetch, in order.
+
+    Raises:
+        HubError: the repository does not have them.
+    """
+    assert wanted.ready is not None
+    files: Mapping[str, RemoteFile] = remote_files(wanted.repo, info)
+    found = _PART.fullmatch(wanted.ready.file)
+    count = int(found[2]) if found else 1
+    names = [f"{found[1]}-{n:05d}-of-{found[2]}.gguf" for n in range(1, count + 1)] if found else [wanted.ready.file]
+    for name in names:
+        if name not in files:
+            raise HubError(
+                f"{wanted.repo} has no {name}", hint=nearest(name, [f for f in files if f.endswith(".gguf")])
+            )
+    return [files[name] for name in names]
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Is there room for so many bytes more?
+
+    Raises:
+        CoderError: there is not.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed + MARGIN > free:
+        raise CoderError(
+            f"{folder} has {free / 1e9:.1f} GB free; {what} needs {(needed + MARGIN) / 1e9:.1f} GB more",
+            hint="free some space, or set CODER_HOME to a folder on a larger disk",
+        )
+
+
+def bytes_to_fetch(wanted: Wanted, parts: list[RemoteFile]) -> int:
+    """How much is not here yet."""
+    return sum(max(0, (p.size or 0) - bytes_here(p, wanted.download)) for p in parts)
+
+
+def get(wanted: Wanted, parts: list[RemoteFile], report: Report) -> Installed:
+    """Fetch the parts, look at what they are, give them their place, and enter them.
+
+    Raises:
+        HubError: they cannot be had, or are damaged; what can be gone on with stays.
+        InputError: they are no model that this program runs; nothing of them stays.
+        CoderError: they cannot be written.
+    """
+    wanted.download.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before, paths = 0, []
+    for part in parts:
+        start = before
+        paths.append(fetch(part, wanted.download, lambda here, start=start: report(start + here)))  # type: ignore[misc]
+        before += paths[-1].stat().st_size
+    source = f"{wanted.repo}/{parts[0].name}@{parts[0].revision[:12]}"
+    try:
+        entry = entry_of(paths[0], wanted.name, recipe=wanted.recipe, roles=wanted.roles, source=source)
+    except InputError as error:
+        shutil.rmtree(wanted.download, ignore_errors=True)
+        error.message = f"{parts[0].name} of {wanted.repo} is no model to run: {error.message}"
+        raise
+    names: list[str] = []
+    for path in reversed(paths):  # the first part, which is what is loaded, last
+        ending = _PART_ENDING.search(path.name) if len(paths) > 1 else None
+        names.insert(0, f"{wanted.key}{ending[1] if ending else ''}.gguf")
+        path.replace(installed.folder() / names[0])
+    shutil.rmtree(wanted.download, ignore_errors=True)
+    entry = replace(entry, files=tuple(names))
+    installed.write(entry)
+    return entry
