@@ -69,6 +69,9 @@ class _Answer(ctypes.Structure):
 def without_populating(work: Callable[[], Result]) -> tuple[Result, str]:
     """Run `work` in a thread of its own, in which no mapping is populated, that is read in full, when it is made.
 
+    `work` maps from C code, through ctypes: a mapping made by Python itself would wait, holding the interpreter, for an
+    answer that another thread of the interpreter has to give.
+
     Returns:
         What `work` returned, and "", or why mappings were populated after all.
 

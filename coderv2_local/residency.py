@@ -14,9 +14,11 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from coderv2_local.cgroups import memory_limit
@@ -26,7 +28,6 @@ from quant.errors import CoderError
 PAGE = mmap.PAGESIZE
 SUPPORTED = sys.platform == "linux"
 UNSUPPORTED = "experts are read ahead on Linux only: here the system reads them when they are touched, which is slower"
-_MADV_COLD = 20  # Linux 5.4
 _MAP_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)")
 _TRANSIENT = (errno.EAGAIN, errno.EINTR, errno.ENOMEM)
 
@@ -51,6 +52,7 @@ class ModelFiles:
         """What the kernel refused, a line each, once."""
         self.locked_bytes = 0
         self._fds: list[int] = []
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="advice")
         self._byte = [bytearray(1)]
         try:
             for path in self.paths:
@@ -65,33 +67,22 @@ class ModelFiles:
     def will_need(self, ranges: Iterable[Range]) -> int:
         """Start reading what is not in memory yet. Returns the bytes advised.
 
-        Linux cuts one piece of advice off at its read-ahead size, so a range becomes several.
+        Linux cuts one piece of advice off at its read-ahead size, so a range becomes several. Each call makes room for
+        what it reads before it returns, which takes a core's time: two threads share the work.
         """
-        advised = 0
-        for r in ranges:
-            window, fd = self._windows[r.file], self._fds[r.file]
-            try:
-                for at in range(r.start, r.end, window):
-                    os.posix_fadvise(fd, at, min(window, r.end - at), os.POSIX_FADV_WILLNEED)
-            except OSError as e:
-                self._notice(f"the kernel takes no advice on what to read ahead ({e.strerror})")
-                return advised
-            advised += r.length
-        return advised
-
-    def cool(self, ranges: Iterable[Range]) -> None:
-        """Let the kernel take these pages first when it needs memory: whole pages inside the ranges.
-
-        They are not freed here: that was measured to be slower. Freed memory goes back to the system (a virtual
-        machine's goes back to its host) and has to be fetched anew, while reclaimed pages are used again at once.
-        """
-        for r in ranges:
-            start, end = -(-r.start // PAGE) * PAGE, r.end // PAGE * PAGE
-            for address, length, offset in self._mapped[r.file]:
-                low, high = max(start, offset), min(end, offset + length)
-                if low < high and _libc().madvise(address + low - offset, high - low, _MADV_COLD):
-                    self._notice(f"the kernel takes no advice on what to drop ({os.strerror(ctypes.get_errno())})")
-                    return
+        calls = [
+            (self._fds[r.file], at, min(self._windows[r.file], r.end - at))
+            for r in ranges
+            for at in range(r.start, r.end, self._windows[r.file])
+        ]
+        try:
+            half = self._helper.submit(_advise, calls[1::2])
+            _advise(calls[::2])
+            half.result()
+        except OSError as e:
+            self._notice(f"the kernel takes no advice on what to read ahead ({e.strerror})")
+            return 0
+        return sum(length for _, _, length in calls)
 
     def in_memory(self, r: Range) -> bool:
         """Are the first and the last page of the range in memory? What is between them came and goes with them.
@@ -119,15 +110,37 @@ class ModelFiles:
             return False
 
     def find_mappings(self) -> None:
-        """Look up where llama.cpp has mapped the files, once it has loaded them.
-
-        From then on page faults read the page that is missing, and not megabytes of other experts around it.
-        """
+        """Look up where llama.cpp has mapped the files, once it has loaded them."""
         self._mapped = [mappings_of(fd) for fd in self._fds]
-        for path, mappings in zip(self.paths, self._mapped, strict=True):
-            for address, length, _ in mappings:
+
+    def do_not_read_around(self, ranges: Iterable[Range]) -> None:
+        """Page faults in these ranges read the page that is missing, and not megabytes of other experts around it."""
+        for r in ranges:
+            for address, length, _ in self._parts(r):
                 if _libc().madvise(address, length, mmap.MADV_RANDOM):
-                    self._notice(f"{path.name}: MADV_RANDOM failed ({os.strerror(ctypes.get_errno())})")
+                    self._notice(f"MADV_RANDOM failed ({os.strerror(ctypes.get_errno())})")
+
+    def missing(self, ranges: Iterable[Range]) -> list[Range]:
+        """What of these ranges is not in memory, page by page: of a large range, one call of mincore tells.
+
+        Of a file that this user may not write, the kernel does not tell, and nothing seems to be missing.
+        """
+        found: list[Range] = []
+        for r in ranges:
+            for address, length, start in self._parts(r):
+                pages = np.ones(length // PAGE, np.uint8)
+                if _libc().mincore(address, length, pages.ctypes.data):
+                    continue
+                edges = np.flatnonzero(np.diff(np.concatenate(([1], pages & 1, [1])))) * PAGE + start
+                found += [Range(r.file, int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+        return found
+
+    def _parts(self, r: Range) -> Iterator[tuple[int, int, int]]:
+        """The whole pages of a range as they are mapped: (address, bytes, offset in the file)."""
+        for address, length, offset in self._mapped[r.file]:
+            start, end = max(r.start & -PAGE, offset), min(-(-r.end // PAGE) * PAGE, offset + length)
+            if start < end:
+                yield address + start - offset, end - start, start
 
     def lock(self, ranges: Iterable[Range]) -> bool:
         """Lock ranges of the mapping into memory, as far as the limit on locked memory allows: all of them or none.
@@ -140,9 +153,8 @@ class ModelFiles:
             return False
         self.will_need(wanted)
         for r in wanted:
-            for address, length, offset in self._mapped[r.file]:
-                start, end = max(r.start, offset) & -PAGE, min(r.end, offset + length)
-                if start < end and _libc().mlock(address + start - offset, end - start):
+            for address, length, _ in self._parts(r):
+                if _libc().mlock(address, length):
                     self._notice(f"mlock failed ({os.strerror(ctypes.get_errno())})")
                     return False
             self.locked_bytes += r.length
@@ -159,12 +171,18 @@ class ModelFiles:
             self.notices.append(text)
 
     def close(self) -> None:
-        """Close the files. Safe to call twice."""
+        """Close the files and end the helper thread. Safe to call twice."""
+        self._helper.shutdown()
         while self._fds:
             os.close(self._fds.pop())
 
     def __del__(self) -> None:
         self.close()
+
+
+def _advise(calls: Iterable[tuple[int, int, int]]) -> None:
+    for fd, start, length in calls:
+        os.posix_fadvise(fd, start, length, os.POSIX_FADV_WILLNEED)
 
 
 def read_ahead_bytes(fd: int) -> int:
@@ -209,6 +227,7 @@ def _libc() -> ctypes.CDLL:
         _library = ctypes.CDLL(None, use_errno=True)
         _library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         _library.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        _library.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     return _library
 
 

@@ -24,7 +24,7 @@ class RouterAhead:
 
     def __init__(self, ranges: WeightRanges, config: ModelConfig) -> None:
         self.ranges, self.config = ranges, config
-        self._files = [open_data(path) for path in ranges.files]
+        self._files: list[npt.NDArray[np.uint8]] = []
         self._routers: dict[int, tuple[Floats, Floats] | None] = {}
 
     def guess(self, layer: int, hidden: Floats) -> npt.NDArray[np.intp] | None:
@@ -46,6 +46,11 @@ class RouterAhead:
         logits = (hidden / scale * norm) @ weights.T
         return choose(np.exp(logits - logits.max(axis=-1, keepdims=True)), self.config)
 
+    def close(self) -> None:
+        """Let go of the files."""
+        self._routers.clear()
+        self._files.clear()
+
     def _router(self, layer: int) -> tuple[Floats, Floats] | None:
         names = (f"blk.{layer}.ffn_gate_inp.weight", f"blk.{layer}.ffn_norm.weight")
         if any(n not in self.ranges.tensors for n in names):
@@ -54,6 +59,8 @@ class RouterAhead:
         return router, norm
 
     def _values(self, name: str) -> Floats:
+        if not self._files:  # not before: what maps the model's files when the first decode begins is llama.cpp's
+            self._files = [open_data(path) for path in self.ranges.files]
         file, info = self.ranges.tensors[name]
         if info.type.name != "F32":
             return dequantize(self._files[file], info)

@@ -6,8 +6,9 @@
 Each measurement is a process of its own, put into a new memory cgroup before it opens the file; the file's pages are
 dropped from the cache first, since a page counts for the cgroup that read it. The same tokens, those of a text, are
 decoded one by one in every mode, so the work is the same; a digest over all logits says whether the results are.
+With --greedy the tokens are the model's own.
 A limit of 0 means none: all in memory. Modes: plain (mmap and nothing else), prefetch, no-mlock (prefetch as a user
-with the usual 8 MiB limit on locked memory), and to see what each part is worth: no-guess, no-dense, no-room.
+with the usual 8 MiB limit on locked memory), and to see what each part is worth: no-guess, no-dense.
 Needs root for the cgroup, version 1 or 2.
 """
 
@@ -33,8 +34,8 @@ MODES = {
     "no-mlock": "the same with 8 MiB of locked memory allowed",
     "no-guess": "only chosen experts advised, dense tensors locked",
     "no-dense": "chosen and guessed experts advised, dense tensors left alone",
-    "no-room": "the kernel alone chooses which experts to drop",
 }
+PROMPT = 8  # tokens of the text before the model's own, with --greedy
 USUAL_LIMIT = 8 << 20
 PR_CAPBSET_DROP, CAP_IPC_LOCK = 24, 14
 
@@ -53,7 +54,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     header = read_header(path)
     streams = larger_than_memory(path, header) if args.child != "plain" else []
     for tap in streams:
-        tap.keep_dense, tap.make_room = args.child != "no-dense", args.child != "no-room"
+        tap.keep_dense = args.child != "no-dense"
         if args.child == "no-guess":
             tap.ahead = None
     taps = [*install_taps(header.metadata), *streams]
@@ -61,18 +62,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     read, start = bytes_read(), time.perf_counter()
     engine = Engine(path, options, taps=taps, header=header)
     result: dict[str, Any] = {"load_s": time.perf_counter() - start, "load_read": bytes_read() - read}
-    ids = engine.vocabulary.encode(Path(args.text).read_text("utf-8"))
-    ids = ids[: args.warm_up + args.tokens + 1]
-    if len(ids) <= args.warm_up + args.tokens:
-        sys.exit(f"{args.text} has only {len(ids)} tokens")
+    total = args.warm_up + args.tokens
+    ids = engine.vocabulary.encode(Path(args.text).read_text("utf-8"))[: PROMPT if args.greedy else total]
     digest, times = hashlib.sha256(), []
-    for n in range(1, len(ids)):
+    for n in range(1, total + 1):
         if n == args.warm_up + 1:
             read, processor = bytes_read(), os.times()
         start = time.perf_counter()
         logits = engine.evaluate(ids[:n])
         times.append(time.perf_counter() - start)
         digest.update(logits.tobytes())
+        if n == len(ids) < total:
+            ids.append(int(logits.argmax()))
     steady = times[args.warm_up :]
     result["first_token_s"] = result["load_s"] + times[0]
     result["tokens_per_s"] = len(steady) / sum(steady)
@@ -138,7 +139,7 @@ def run_child(args: argparse.Namespace, mode: str, limit: int) -> dict[str, Any]
             ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0)
 
     command = [sys.executable, __file__, args.model, "--child", mode, "--text", args.text]
-    command += ["--tokens", str(args.tokens), "--warm-up", str(args.warm_up)]
+    command += ["--greedy"] * args.greedy + ["--tokens", str(args.tokens), "--warm-up", str(args.warm_up)]
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, preexec_fn=enter, check=True)
     finally:
@@ -177,6 +178,7 @@ def main() -> None:
         "--text", default=argparse.__file__, help="whose tokens are decoded (default: Python's argparse.py)"
     )
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--greedy", action="store_true", help="after 8 tokens, go on with the model's own best ones")
     parser.add_argument("--warm-up", type=int, default=32)
     parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -197,6 +199,7 @@ def main() -> None:
             line += f"  {speed / whole:4.2f}x in memory" if whole else ""
             line += f"  {r['read_per_token'] / 1e6:4.0f} MB/token  cpu {r['user_ms']:.0f}+{r['system_ms']:.0f} ms"
             line += f"  load {r['load_s']:.1f} s, {r['load_read'] / 1e9:.2f} GB  first {r['first_token_s']:.1f} s"
+            line += f"  anonymous {r['anonymous'] / 1e9:.2f} GB"
             line += f"  {r['digest']}"
             if "cache_hit_rate" in r:
                 line += f"  in memory {r['cache_hit_rate']:.0%}, guessed {r['guess_hit_rate']:.0%}"

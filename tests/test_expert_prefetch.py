@@ -1,0 +1,275 @@
+"""Reading experts ahead: real engines on small models; the same results with and without; faults of advice and disk."""
+
+import errno
+import gc
+import mmap
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+from synthetic_models import GROUPED, LITE, small_model
+
+from coderv2_local import expert_prefetch, residency
+from coderv2_local.backend import LocalBackend
+from coderv2_local.engine import Engine
+from coderv2_local.expert_prefetch import ExpertPrefetch, larger_than_memory, read_ids
+from coderv2_local.load_options import LoadOptions
+from coderv2_local.residency import SUPPORTED, ModelFiles, ReadError
+from coderv2_local.routing import install_taps, read_floats
+from coderv2_local.sampling import SamplingOptions
+from coderv2_local.weight_ranges import Range
+from converters.gguf_header import read_header
+
+pytestmark = pytest.mark.skipif(not SUPPORTED, reason="experts are read ahead on Linux only")
+STREAM = LoadOptions(n_ctx=256, n_threads=1, stream_experts=True)
+IDS = [390, *np.random.default_rng(3).integers(0, 256, 60).tolist()]
+
+
+@pytest.fixture(scope="module", params=[LITE, GROUPED], ids=["lite", "grouped"])
+def path(request, tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("models") / "m.gguf", request.param)
+
+
+def engine_with(path, *more) -> tuple[Engine, ExpertPrefetch]:
+    header = read_header(path)
+    (tap,) = larger_than_memory(path, header)
+    return Engine(path, STREAM, taps=[*install_taps(header.metadata), *more, tap], header=header), tap
+
+
+class Recorder:
+    """Takes the chosen ids and the hidden state of each layer."""
+
+    name = "recorder"
+
+    def __init__(self) -> None:
+        self.chosen: list[tuple[int, np.ndarray]] = []
+        self.hidden: dict[int, np.ndarray] = {}
+
+    def wants(self, node_name: str) -> bool:
+        return node_name.startswith(("ffn_moe_topk-", "ffn_inp-"))
+
+    def __call__(self, node_name: str, tensor: int) -> None:
+        name, _, layer = node_name.rpartition("-")
+        if name == "ffn_inp":
+            self.hidden[int(layer)] = read_floats(tensor)
+        else:
+            self.chosen.append((int(layer), read_ids(tensor)))
+
+
+def test_logits_are_the_same_bits_with_and_without(path):
+    header = read_header(path)
+    with Engine(path, LoadOptions(n_ctx=256, n_threads=1), taps=install_taps(header.metadata)) as plain:
+        expected = [plain.evaluate(IDS[:40]), *(plain.evaluate(IDS[:n]) for n in range(41, 60))]
+    engine, tap = engine_with(path)
+    with engine:
+        found = [engine.evaluate(IDS[:40]), *(engine.evaluate(IDS[:n]) for n in range(41, 60))]
+    np.testing.assert_array_equal(found, expected)
+    assert tap.counters.decodes == 20
+
+
+def test_every_chosen_expert_is_counted_and_advised(path, monkeypatch):
+    recorder = Recorder()
+    engine, tap = engine_with(path, recorder)
+    advised: set[Range] = set()
+    will_need = tap.files.will_need
+
+    def listening(ranges):
+        ranges = list(ranges)
+        advised.update(ranges)
+        return will_need(ranges)
+
+    monkeypatch.setattr(tap.files, "will_need", listening)
+    with engine:
+        engine.evaluate(IDS[:30])  # a batch
+        for n in range(31, 34):  # and single tokens
+            engine.evaluate(IDS[:n])
+    pairs = {(layer, int(e)) for layer, ids in recorder.chosen for e in ids.ravel()}
+    assert set(tap.counters.uses) == pairs
+    assert tap.counters.chosen == sum(len(np.unique(ids)) for _, ids in recorder.chosen)
+    for layer, e in pairs:
+        for stack in tap.ranges.stacks[layer]:
+            (r,) = stack.ranges([e])
+            assert any(a.start <= r.start and r.end <= a.end for a in advised), (layer, e)
+
+
+def test_the_router_ahead_chooses_as_the_model_does_when_it_knows_the_state(path):
+    recorder = Recorder()
+    engine, tap = engine_with(path, recorder)
+    with engine:
+        engine.evaluate(IDS[:50])
+    assert tap.ahead is not None
+    same = total = 0
+    for layer, ids in recorder.chosen:
+        guess = tap.ahead.guess(layer, recorder.hidden[layer])
+        assert guess is not None
+        assert guess.shape == ids.shape
+        same += sum(len(set(a) & set(b)) for a, b in zip(guess.tolist(), ids.tolist(), strict=True))
+        total += ids.size
+    assert same / total > 0.995  # but for ties
+
+
+def test_guesses_are_made_and_most_are_right(path):
+    engine, tap = engine_with(path)
+    with engine:
+        for n in range(1, 30):
+            engine.evaluate(IDS[:n])
+    c = tap.counters
+    assert c.guesses > 29
+    assert c.guess_precision > 2 * tap.ahead.config.n_experts_per_token / tap.ahead.config.n_routed_experts
+    assert 0 < c.guess_hit_rate < 1
+
+
+def test_advice_that_the_kernel_refuses_is_a_notice_and_no_error(path, monkeypatch):
+    engine, tap = engine_with(path)
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    with engine:
+        assert np.isfinite(engine.evaluate(IDS[:5])).all()
+        engine.evaluate(IDS[:6])
+    assert len([n for n in tap.notices if "takes no advice" in n]) == 1
+
+
+@pytest.mark.parametrize("code", [errno.EIO])
+def test_a_disk_that_fails_is_told_by_name(path, monkeypatch, code):
+    engine, _ = engine_with(path)
+
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with engine, pytest.raises(ReadError, match=r"m\.gguf: reading at byte \d+ failed"):
+        engine.evaluate(IDS[:5])
+
+
+def test_a_file_system_that_cannot_tell_what_is_in_memory_is_a_notice(path, monkeypatch):
+    engine, tap = engine_with(path)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "preadv", refuse)
+    with engine:
+        assert np.isfinite(engine.evaluate(IDS[:5])).all()
+    assert any("cannot be told" in n for n in tap.notices)
+    assert tap.counters.in_memory == 0
+
+
+def test_memory_too_small_for_the_dense_part_is_said_and_nothing_is_locked(path, monkeypatch):
+    monkeypatch.setattr(expert_prefetch, "available_memory", lambda: 1000)
+    engine, tap = engine_with(path)
+    with engine:
+        engine.evaluate(IDS[:5])
+    assert any("too small even for" in n for n in tap.notices)
+    assert tap.files.locked_bytes == 0
+
+
+def test_without_leave_to_lock_the_dense_part_is_watched_and_renewed(path, monkeypatch):
+    monkeypatch.setattr(ModelFiles, "_may_lock", lambda self, count: False)
+    engine, tap = engine_with(path)
+    gone = tap.ranges.dense[1]
+    with engine:
+        engine.evaluate(IDS[:5])
+        assert tap.files.locked_bytes == 0
+        before = tap.counters.dense_bytes_renewed
+        monkeypatch.setattr(tap.files, "missing", lambda ranges: [r for r in ranges if r == gone])
+        engine.evaluate(IDS[:6])
+    assert tap.counters.dense_bytes_renewed - before == gone.length
+
+
+def test_with_leave_the_dense_part_is_locked(path, monkeypatch):
+    monkeypatch.setattr(ModelFiles, "_may_lock", lambda self, count: True)
+    engine, tap = engine_with(path)
+
+    def locked() -> int:
+        with open("/proc/self/status") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("VmLck:")) << 10
+
+    with engine:
+        before = locked()
+        engine.evaluate(IDS[:5])
+        if "mlock failed" in " ".join(tap.notices):
+            pytest.skip("this account may not lock that much")
+        assert tap.files.locked_bytes == tap.ranges.dense_bytes
+        assert locked() - before >= tap.ranges.dense_bytes
+    assert locked() == before  # unmapped with the model
+
+
+def test_closing_the_engine_closes_the_files_and_ends_the_worker(path):
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        engine, _tap = engine_with(path)
+        engine.evaluate(IDS[:5])
+        engine.close()
+        engine.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert not [t for t in threading.enumerate() if t.name.startswith("advice")]
+
+
+def test_the_backend_streams_when_placement_says_so(path):
+    options = SamplingOptions(temperature=0)
+    answers = []
+    for stream in (False, True):
+        with LocalBackend(path, LoadOptions(n_ctx=256, n_threads=1, stream_experts=stream)) as backend:
+            assert bool(backend.streaming) is stream
+            generation = backend.infill("a", "b", options, 20)
+            list(generation)
+            answers.append(generation.ids)
+            assert not any("read ahead on Linux only" in n for n in backend.notices)
+    assert answers[0] == answers[1]
+
+
+def test_elsewhere_there_is_no_tap_and_a_notice(path, monkeypatch):
+    monkeypatch.setattr(expert_prefetch, "SUPPORTED", False)
+    with LocalBackend(path, STREAM) as backend:
+        assert backend.streaming == []
+        assert residency.UNSUPPORTED in backend.notices
+
+
+def cold_file(folder) -> tuple[ModelFiles, int]:
+    size = 64 << 20
+    path = folder / "cold"
+    path.write_bytes(os.urandom(1 << 20) * 64)
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return ModelFiles([path]), size
+
+
+def test_advice_brings_a_range_into_memory_and_leaves_the_rest_out(tmp_path):
+    files, size = cold_file(tmp_path)
+    near, far = Range(0, 0, 20 << 20), Range(0, size - (1 << 20), size)
+    if files.in_memory(near):
+        pytest.skip("this file system is in memory itself")
+    assert files.will_need([near]) == near.length
+    middle = Range(0, 10 << 20, (10 << 20) + 1)
+    deadline = time.monotonic() + 20
+    while not (files.in_memory(near) and files.in_memory(middle)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not files.in_memory(far)
+    files.close()
+
+
+def test_pages_that_are_missing_are_told_one_by_one(tmp_path):
+    files, size = cold_file(tmp_path)
+    with open(files.paths[0], "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        mapped.madvise(mmap.MADV_RANDOM)
+        files.find_mappings()
+        if files.missing([Range(0, 0, size)]) != [Range(0, 0, size)]:
+            pytest.skip("this file system is in memory itself, or the kernel does not tell")
+        page = mmap.PAGESIZE
+        touched = mapped[10 * page + 5], mapped[11 * page]
+        assert len(touched) == 2
+        assert files.missing([Range(0, 100, 20 * page)]) == [Range(0, 0, 10 * page), Range(0, 12 * page, 20 * page)]
+    files.close()
+
+
+def test_a_missing_file_is_a_read_error(tmp_path):
+    with pytest.raises(ReadError, match="cannot open"):
+        ModelFiles([tmp_path / "none.gguf"])

@@ -1,0 +1,171 @@
+"""Loading without reading: mappings that a thread makes are not populated, everything else is as it was."""
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_models import small_model
+
+from coderv2_local import lazy_mapping
+from coderv2_local.engine import Engine
+from coderv2_local.lazy_mapping import MAP_POPULATE, without_populating
+from coderv2_local.load_options import LoadOptions
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in lazy_mapping._ARCHITECTURES, reason="seccomp is Linux's"
+)
+
+
+@pytest.fixture
+def cold(tmp_path):
+    """A file of 32 MB that is not in memory."""
+    path = tmp_path / "cold"
+    path.write_bytes(os.urandom(1 << 20) * 32)
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident(path):
+        pytest.skip("this file system is in memory itself")
+    return path
+
+
+def resident(path: Path) -> bool:
+    """Is the file's last page in memory?"""
+    with open(path, "rb") as f:
+        try:
+            return os.preadv(f.fileno(), [bytearray(1)], path.stat().st_size - 1, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            return False
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+FAILED = ctypes.c_void_p(-1).value
+
+
+def populate(path: Path) -> bytes:
+    """Map the file as llama.cpp does; returns its first bytes."""
+    size = path.stat().st_size
+    with open(path, "rb") as f:
+        at = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED | MAP_POPULATE, f.fileno(), 0)
+    assert at != FAILED
+    first = ctypes.string_at(at, 16)
+    libc.munmap(at, size)
+    return first
+
+
+def test_a_populated_mapping_reads_the_file_and_here_it_does_not(cold):
+    first, refusal = without_populating(lambda: populate(cold))
+    if refusal:
+        pytest.skip(refusal)
+    assert first == cold.read_bytes()[:16]  # reading it warms it up:
+    with open(cold, "rb") as f:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    without_populating(lambda: populate(cold))
+    assert not resident(cold)
+    populate(cold)
+    assert resident(cold)
+
+
+def test_the_errors_of_the_system_call_come_through():
+    def fail() -> tuple[int | None, int]:
+        found = libc.mmap(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED | MAP_POPULATE, -5, 0)
+        return found, ctypes.get_errno()
+
+    (found, code), _ = without_populating(fail)
+    assert found == FAILED
+    assert code == errno.EBADF
+
+
+def test_an_exception_comes_out_and_the_threads_end():
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError):
+            without_populating(fail)
+    ours = [t for t in threading.enumerate() if t.name in ("mmap", "load")]
+    for thread in ours:
+        thread.join(10)
+    assert not [t for t in ours if t.is_alive()]
+
+
+def test_no_thread_stays_under_the_filter():
+    without_populating(lambda: None)
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            status = (task / "status").read_text()
+        except OSError:
+            continue  # it has just ended
+        assert "Seccomp_filters:\t0" in status or "Seccomp_filters" not in status or _outer_filters() > 0
+
+
+def _outer_filters() -> int:
+    """Filters that this process was started under, as in a container."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("Seccomp_filters:")[1].split()[0]) if "Seccomp_filters" in status else 0
+
+
+def test_where_the_system_forbids_filters_the_work_is_done_and_the_reason_told(monkeypatch):
+    monkeypatch.setattr(lazy_mapping, "_ARCHITECTURES", {})
+    result, refusal = without_populating(lambda: 7)
+    assert result == 7
+    assert "no way known" in refusal
+
+
+LOAD = """
+import sys
+from pathlib import Path
+from coderv2_local.engine import Engine
+from coderv2_local.load_options import LoadOptions
+
+def read() -> int:
+    return int(Path("/proc/self/io").read_text().split("\\nread_bytes: ")[1].split()[0])
+
+before = read()
+with Engine(Path(sys.argv[1]), LoadOptions(n_ctx=64, n_threads=1, stream_experts=sys.argv[2] == "1")) as engine:
+    print(read() - before, *engine.notices)
+"""
+
+
+def test_an_engine_loads_without_reading_the_experts(tmp_path):
+    path = small_model(tmp_path / "m.gguf")
+    with open(path, "ab") as f:  # beyond the last tensor: what only a whole read would read
+        f.write(os.urandom(1 << 20) * 64)
+        f.flush()
+        os.fsync(f.fileno())
+    counts = []
+    for stream in ("0", "1"):
+        with open(path, "rb") as f:
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if resident(path):
+            pytest.skip("this file system is in memory itself")
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, path, stream], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        count, *notices = done.stdout.split(maxsplit=1)
+        if notices:
+            pytest.skip(notices[0])
+        counts.append(int(count))
+    assert counts[0] > 60 << 20
+    assert counts[1] < 30 << 20
+
+
+def test_the_mapped_model_computes_the_same(tmp_path):
+    path = small_model(tmp_path / "m.gguf")
+    rows = []
+    for stream in (False, True):
+        with Engine(path, LoadOptions(n_ctx=64, n_threads=1, stream_experts=stream)) as engine:
+            rows.append(engine.evaluate([390, 1, 2, 3]))
+    np.testing.assert_array_equal(rows[0], rows[1])
