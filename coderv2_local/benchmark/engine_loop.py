@@ -10,6 +10,7 @@ from coderv2_local.benchmark.page_cache import share_in_memory
 from coderv2_local.benchmark.process_counters import bytes_read, since
 from coderv2_local.benchmark.runs import Run
 from coderv2_local.engine import Engine
+from coderv2_local.load_options import LoadOptions
 from coderv2_local.sampling import SamplingOptions
 
 
@@ -51,6 +52,11 @@ class EngineLoop:
             first, read = time.perf_counter(), bytes_read()
             found += tokens
             return Run(first - began, time.perf_counter() - first, tuple(found), since(read))
+
+
+def stock_loop(path: Path, options: LoadOptions, banned: Sequence[int]) -> EngineLoop:
+    """The engine with llama.cpp's own choice of experts."""
+    return EngineLoop(Engine(path, options), banned)
 
 
 def end_ids(engine: Engine) -> list[int]:

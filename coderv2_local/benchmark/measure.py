@@ -2,15 +2,17 @@
 
 import gc
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coderv2_local import llama_library
-from coderv2_local.benchmark.bare_loop import BareLoopProcess
-from coderv2_local.benchmark.engine_loop import EngineLoop, Start, end_ids, timed_start
+from coderv2_local.benchmark.bare_loop import BareLoop
+from coderv2_local.benchmark.engine_loop import EngineLoop, Start, end_ids, stock_loop, timed_start
 from coderv2_local.benchmark.expectation import Expectation, expectation
+from coderv2_local.benchmark.loop_process import LoopProcess
 from coderv2_local.benchmark.page_cache import SUPPORTED, drop
 from coderv2_local.benchmark.process_counters import Memory, memory
 from coderv2_local.benchmark.prompt_ids import code_prompts
@@ -153,7 +155,8 @@ def benchmark(
     files = [part.path for part in open_gguf(path).parts]
     remarks: list[str] = []
     on_step("asking coder plan")
-    expected = expectation(path, header, placement)
+    with ThreadPoolExecutor(1) as thread:  # its OpenMP threads end with it: see loop_process
+        expected = thread.submit(expectation, path, header, placement).result()
     with ExitStack() as stack:
         llama_library.start()
 
@@ -242,10 +245,9 @@ def _loops(engine: Engine, wanted: Wanted, stack: ExitStack, on_step: Callable[[
     on_step("loading it once more, for llama.cpp alone")
     banned, options = end_ids(engine), _decided(engine)
     loops: dict[str, Loop] = {CODER: EngineLoop(engine, banned)}
-    loops[BARE] = stack.enter_context(BareLoopProcess(engine.path, options, banned))
+    loops[BARE] = stack.enter_context(LoopProcess(BareLoop, engine.path, options, banned))
     if wanted.stock_routing:
-        stock = stack.enter_context(Engine(engine.path, options, header=engine.header))
-        loops[STOCK] = EngineLoop(stock, banned)
+        loops[STOCK] = stack.enter_context(LoopProcess(stock_loop, engine.path, options, banned))
     return loops
 
 
