@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coderv2_local.backend import Capabilities, Generation
 from coderv2_local.fim.context import Snippet
 from coderv2_local.fim.fill import FillOptions, fill, prompt_texts
 from coderv2_local.fim.hole import Hole
@@ -222,11 +223,39 @@ def test_the_model_fills_a_line(tiny):
     assert filling.tokens <= 32
 
 
-def test_a_text_with_dos_line_ends_is_filled_as_one_without(tiny):
-    unix = Hole("def add(a, b):\n    c = ", "\n    return c\n")
-    dos = Hole(*(part.replace("\n", "\r\n") for part in (unix.prefix, unix.suffix)))
-    long = FillOptions(max_tokens=48)
-    assert fill(dos, tiny, None, long).text == fill(unix, tiny, None, long).text.replace("\n", "\r\n")
+class Says:
+    """A backend that answers what it is told to, and remembers what it was asked."""
+
+    name, n_ctx, capabilities = "scripted", 4096, Capabilities(ids=True, infill=True)
+
+    def __init__(self, *chunks):
+        self.chunks, self.asked = chunks, ()
+
+    def count(self, text):
+        return len(text)
+
+    def infill(self, prefix, suffix, options, max_tokens, on_progress=None):
+        self.asked = (prefix, suffix)
+        return Generation(iter(self.chunks), prompt_tokens=9, tokens=len(self.chunks), reason="end")
+
+
+def test_a_text_with_dos_line_ends_is_shown_without_and_filled_with_them():
+    backend = Says("b = 2\n", "    c", " = 3")
+    filling = fill(Hole("def f():\r\n    a = 1\r\n    ", "\r\n    return a\r\n"), backend)
+    assert filling.text == "b = 2\r\n    c = 3"
+    assert backend.asked == ("def f():\n    a = 1\n    ", "\n    return a\n")
+
+
+def test_a_rule_ends_the_generation():
+    def endless():
+        yield "b = 2\n"
+        yield "    return a\n"
+        raise AssertionError("it was read on")
+
+    backend = Says()
+    backend.chunks = endless()
+    filling = fill(Hole("def f(a):\n    ", "\n    return a\n"), backend)
+    assert (filling.text, filling.reason) == ("b = 2", "repeats what follows")
 
 
 def test_special_tokens_in_a_text_are_text(tiny):

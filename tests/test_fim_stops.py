@@ -33,6 +33,8 @@ ENDS = [
     ("closed after the hole", Hole("f(g(", ")\n"), "a))\n", "a)"),
     ("closed after the hole", C_FUNCTION, "g(a);\n}\n", "g(a);\n"),
     ("closed after the hole", C_FUNCTION, "if (a) {\n    g('}');\n  }\n}\n", "if (a) {\n    g('}');\n  }\n"),
+    ("closed after the hole", Hole("int b = 1;\n" * 5000 + "f(", "\n);\n}}"), "a, b)\n", "a, b"),
+    ("closed after the hole", Hole("int b = 1;\n" * 5000, "\n}\n"), "f();\n}\n", "f();\n"),
     ("brackets closed", Hole("int f(int a) {\n  ", ""), "g(a);\n}\n\nint h() {\n", "g(a);\n}"),
     ("brackets closed", Hole("x = [\n    ", "\n\ny = 1\n"), "1,\n    2,\n]\nz = 2\n", "1,\n    2,\n]"),
 ]
@@ -55,6 +57,7 @@ GOES_ON = [
     (Hole('print("(', '")\n'), "a) b) c)"),  # within a string nothing is known of brackets
     (Hole("f(g(", ")\n"), "x)"),
     (Hole("if (a) {", "\n}\n"), "\n  b();\n} else {\n  c();\n"),
+    (Hole("f(\n", "\n}\n"), "a)"),
     (Hole("f(]\n", "\n}}\n"), "a)\n"),  # brackets that do not match say nothing
 ]
 

@@ -103,7 +103,7 @@ def _left_open(opened: list[str], closed: list[str], *, is_whole: bool) -> int |
     if is_whole:
         n = len(opened) - len(closed)
         return n if n >= 0 and opened[n:] == closed else None
-    for n in range(len(opened)):
+    for n in range(len(opened) + 1):  # of what is beyond the neighbourhood nothing is known
         if all(a == b for a, b in zip(opened[n:], closed, strict=False)):
             return n
     return None
