@@ -236,7 +236,7 @@ class Says:
 
     def infill(self, prefix, suffix, options, max_tokens, on_progress=None):
         self.asked = (prefix, suffix)
-        return Generation(iter(self.chunks), prompt_tokens=9, tokens=len(self.chunks), reason="end")
+        return Generation(iter(self.chunks), prompt_tokens=9, reason="end")
 
 
 def test_a_text_with_dos_line_ends_is_shown_without_and_filled_with_them():
