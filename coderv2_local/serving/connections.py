@@ -6,10 +6,14 @@ connection whose request is being answered is not idle.
 """
 
 import asyncio
+import json
+from contextlib import suppress
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from coderv2_local.serving.errors import bad
 from coderv2_local.serving.state import Serving
 
 
@@ -76,6 +80,15 @@ class Connection(H11Protocol):
         super().on_response_complete()
         if not self._is_answering() and not self.transport.is_closing():
             self._all.rest(self)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets the same shape of error as any other bad request, and the connection is closed."""
+        body = json.dumps(bad(msg.rstrip(".")).body()).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        with suppress(h11.LocalProtocolError):  # an answer has begun already
+            for part in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -1,0 +1,318 @@
+"""Bad requests, bad clients, strangers: each is answered or shed, and the answer that runs comes to no harm."""
+
+import contextlib
+import http.client
+import json
+import resource
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serve_process import HELLO, LONG, Served, serving, text_of
+
+from coderv2_local.backend import LocalBackend
+from coderv2_local.load_options import LoadOptions
+from coderv2_local.models import find_model
+from coderv2_local.serving.app import make_app
+from coderv2_local.serving.openapi import description
+from coderv2_local.serving.server import Server, bind
+from coderv2_local.serving.state import Limits, Serving
+
+CHAT, INFILL = "/v1/chat/completions", "/infill"
+QUESTION = {"messages": HELLO, "max_tokens": 2}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("home")) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        (CHAT, b"", 400, None),
+        (CHAT, b"{", 400, None),
+        (CHAT, b"[]", 400, None),
+        (CHAT, b"\xff\xfe", 400, None),
+        (CHAT, b"[" * 100_000, 400, None),
+        (CHAT, b'{"messages": [], "temperature": NaN}', 400, None),
+        (CHAT, b'{"messages": ' + b"9" * 5000 + b"}", 400, None),
+        (CHAT, {}, 400, "messages"),
+        (CHAT, {"messages": None}, 400, "messages"),
+        (CHAT, {"messages": []}, 400, "messages"),
+        (CHAT, {"messages": ["x"]}, 400, "messages[0]"),
+        (CHAT, {"messages": [{"role": "god", "content": "x"}]}, 400, "messages[0].role"),
+        (CHAT, {"messages": [{"role": ["user"], "content": "x"}]}, 400, "messages[0].role"),
+        (CHAT, {"messages": [{"role": "user"}]}, 400, "messages[0].content"),
+        (CHAT, {**QUESTION, "temperature": "hot"}, 400, "temperature"),
+        (CHAT, {**QUESTION, "temperature": -1}, 400, "temperature"),
+        (CHAT, {**QUESTION, "temperature": True}, 400, "temperature"),
+        (CHAT, {**QUESTION, "top_p": 1e999}, 400, None),
+        (CHAT, {**QUESTION, "max_tokens": 0}, 400, "max_tokens"),
+        (CHAT, {**QUESTION, "max_tokens": 1.5}, 400, "max_tokens"),
+        (CHAT, {**QUESTION, "stop": [1]}, 400, "stop"),
+        (CHAT, {**QUESTION, "stop": ["x"] * 1000}, 400, "stop"),
+        (CHAT, {**QUESTION, "logit_bias": {"999999": 1}}, 400, "logit_bias"),
+        (CHAT, {**QUESTION, "logit_bias": {"x": 1}}, 400, "logit_bias"),
+        (CHAT, {**QUESTION, "logit_bias": [[1]]}, 400, "logit_bias"),
+        (CHAT, {**QUESTION, "grammar": "root ::= ("}, 400, None),
+        (CHAT, {**QUESTION, "response_format": {"type": "xml"}}, 400, "response_format"),
+        (CHAT, {**QUESTION, "response_format": {"type": "json_schema"}}, 400, "response_format"),
+        (CHAT, {**QUESTION, "json_schema": {"type": "never"}}, 400, None),
+        (CHAT, {**QUESTION, "grammar": 'root ::= "a"', "json_schema": {}}, 400, None),
+        (INFILL, {"input_prefix": 1}, 400, "input_prefix"),
+        (INFILL, {"input_extra": [{"filename": "x"}]}, 400, "input_extra[0]"),
+        (INFILL, {"n_predict": -9}, 400, "n_predict"),
+        (INFILL, {"samplers": [1]}, 400, "samplers"),
+        (INFILL, {"stream": True, "rules": True}, 400, "rules"),
+        (INFILL, {"response_fields": [1]}, 400, "response_fields"),
+        ("/v1/completions", {"prompt": [99999999]}, 400, "prompt"),
+        ("/v1/completions", {"prompt": ["a", "b"]}, 400, "prompt"),
+        ("/v1/completions", {"prompt": []}, 400, "prompt"),
+        ("/v1/completions", {"prompt": "x", "echo": True}, 400, "echo"),
+        ("/detokenize", {"tokens": [-1]}, 400, "tokens"),
+        ("/tokenize", {}, 400, "content"),
+        ("/nowhere", {}, 404, None),
+        ("/v1/models", {}, 405, None),
+    ],
+)
+def test_a_malformed_request_gets_an_error_in_openai_s_shape(served: Served, path, body, status, param):
+    found, answer = served.post(path, body)
+    assert (found, answer["error"]["param"]) == (status, param), answer
+    assert answer["error"].keys() == {"message", "type", "param", "code"}
+    assert answer["error"]["message"]
+
+
+FIELDS = sorted(
+    {
+        (path, name)
+        for path, operations in description()["paths"].items()
+        for name in operations.get("post", {})
+        .get("requestBody", {})
+        .get("content", {})
+        .get("application/json", {})
+        .get("schema", {})
+        .get("properties", {})
+    }
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(field=st.sampled_from(FIELDS), value=JSON)
+def test_any_value_in_any_field_is_answered_or_refused(served: Served, field, value):
+    path, name = field
+    sound = {
+        CHAT: QUESTION,
+        "/chat/completions": QUESTION,
+        "/v1/completions": {"prompt": "x", "max_tokens": 2},
+        INFILL: {"n_predict": 2},
+        "/tokenize": {"content": "x"},
+        "/detokenize": {"tokens": [5]},
+        "/apply-template": {"messages": HELLO},
+    }[path]
+    status, answer = served.post(path, {**sound, "deadline_ms": 2000, name: value})
+    assert status in (200, 400, 504), answer
+    assert status == 200 or answer["error"]["message"]
+
+
+def test_text_that_is_half_a_character_does_no_harm(served: Served):
+    body = rb'{"messages":[{"role":"user","content":"\ud800 \u0000"}],"max_tokens":2,"stop":["\udfff"]}'
+    assert served.post(CHAT, body)[0] == 200
+
+
+@pytest.mark.parametrize("unit", ["a", " ", "\n", "!", "你"])
+def test_a_prompt_of_a_million_characters_is_refused_not_fatal(served: Served, unit):
+    assert served.post(CHAT, {"messages": [{"role": "user", "content": unit * 1_000_000}]})[0] == 400
+    assert (
+        served.post(INFILL, {"input_prefix": unit * 300_000, "input_suffix": unit * 300_000, "n_predict": 1})[0] == 200
+    )
+
+
+def test_strangers_are_turned_away(served: Served):
+    for headers, code in (
+        ({"Host": "evil.example"}, "wrong_host"),
+        ({"Host": f"evil.example:{served.port}"}, "wrong_host"),
+        ({"Host": "127.0.0.1@evil.example"}, "wrong_host"),
+        ({"Host": ""}, "wrong_host"),
+        ({"Origin": "https://evil.example"}, "wrong_origin"),
+        ({"Origin": "null"}, "wrong_origin"),
+    ):
+        status, answer = served.post(CHAT, QUESTION, **headers)
+        assert (status, answer["error"]["code"]) == (403, code), headers
+    for headers in ({"Host": "localhost"}, {"Origin": "http://localhost:3000"}, {"Origin": "vscode-webview://1"}):
+        assert served.post(CHAT, QUESTION, **headers)[0] == 200
+    connection = http.client.HTTPConnection("127.0.0.1", served.port)
+    connection.request("OPTIONS", CHAT, headers={"Origin": "http://localhost:3000"})
+    response = connection.getresponse()
+    assert response.status == 405
+    assert not [name for name, _ in response.getheaders() if name.lower().startswith("access-control")]
+    connection.close()
+
+
+def test_file_names_in_requests_open_nothing(served: Served, tmp_path):
+    secret = tmp_path / "secret.py"
+    secret.write_text("SECRET_VALUE = 12345\n")
+    body = {"input_extra": [{"text": "x", "filename": str(secret)}], "input_prefix": "SECRET_", "n_predict": 4}
+    status, with_name = served.post(INFILL, body)
+    assert status == 200
+    secret.unlink()
+    assert served.post(INFILL, body)[1]["content"] == with_name["content"]
+
+
+@pytest.fixture
+def running(served: Served) -> Iterator[None]:
+    """A long answer that runs meanwhile, and is whole in the end."""
+    events = served.events(CHAT, LONG)
+    next(events)
+    yield
+    assert len(text_of(events)) > 100
+
+
+@pytest.mark.usefixtures("running")
+def test_an_oversize_body_is_refused_before_it_is_read(served: Served):
+    with served.raw() as connection:
+        connection.sendall(b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{")
+        assert b" 413 " in connection.recv(4000)
+    with served.raw() as connection:
+        connection.sendall(b"POST /infill HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        answer = b""
+        try:
+            for _ in range(40):
+                connection.sendall(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
+        except OSError:
+            pass
+        try:
+            answer = connection.recv(4000)
+        except OSError:
+            answer = b" 413 "  # it hung up on what was still being sent
+        assert b" 413 " in answer
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        b"nonsense\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+        b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+    ],
+    ids=["no host", "TLS", "nonsense", "two hosts", "endless header", "negative length"],
+)
+def test_what_is_no_request_is_refused(served: Served, data):
+    with served.raw() as connection:
+        connection.sendall(data)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # it hung up on what was still being sent
+            while piece := connection.recv(4000):
+                answer += piece
+        if len(data) < 100_000:
+            assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 403")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"]
+
+
+@pytest.mark.usefixtures("running")
+def test_who_closes_half_a_connection_is_taken_for_gone(served: Served):
+    body = json.dumps(LONG).encode()
+    with served.raw() as connection:
+        connection.sendall(
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (CHAT.encode(), len(body))
+        )
+        connection.sendall(body)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(4000) == b""
+
+
+@contextlib.contextmanager
+def in_this_process(limits: Limits) -> Iterator[Served]:
+    """A server with limits of its own, on a thread."""
+    ready = threading.Event()
+    with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1)) as backend:
+        room = Serving(backend, "test", "test", limits=limits)
+        listener = bind("127.0.0.1", 0)
+        server = Server(room, make_app(room), ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert ready.wait(20)
+            yield Served(listener.getsockname()[1], None, None)
+        finally:
+            server.should_exit = True
+            thread.join()
+            listener.close()
+
+
+def test_slow_senders_are_not_waited_for():
+    with in_this_process(Limits(body_seconds=1, head_seconds=1)) as served:
+        events = served.events(CHAT, LONG)
+        next(events)
+        silent, slow_head, slow_body = served.raw(), served.raw(), served.raw()
+        slow_head.sendall(b"POST /infill HTTP/1.1\r\nHo")
+        slow_body.sendall(b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 408 " in slow_body.recv(4000)
+        assert hung_up(silent)
+        assert hung_up(slow_head)
+        for connection in (silent, slow_head, slow_body):
+            connection.close()
+        assert len(text_of(events)) > 100
+
+
+def hung_up(connection: socket.socket) -> bool:
+    """Has the server closed it? Waits up to 30 seconds."""
+    try:
+        return connection.recv(4000) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_ten_thousand_idle_connections_keep_nobody_out(served: Served):
+    """As many as this process may open; more than the server keeps in any case."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 10_000 if hard == resource.RLIM_INFINITY else min(10_000, hard - 500)
+    if most < 1000:
+        pytest.skip(f"this process may open {hard} files only")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most + 400, hard))
+    events = served.events(CHAT, LONG)
+    next(events)
+    idle: list[socket.socket] = []
+    try:
+        for _ in range(most):
+            idle.append(served.raw())
+        assert served.post(INFILL, {"n_predict": 2})[0] == 200
+        assert served.metric("shed_connections_total") >= most - 600
+        assert len(text_of(events)) > 100
+    finally:
+        for connection in idle:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_curl_reads_a_stream(served: Served):
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed")
+    body = json.dumps({**QUESTION, "max_tokens": 5, "stream": True})
+    done = subprocess.run(
+        [curl, "-sSN", served.address + CHAT, "-H", "Content-Type: application/json", "-d", body],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = [line for line in done.stdout.split("\n") if line]
+    assert done.returncode == 0
+    assert len(lines) == 7
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"

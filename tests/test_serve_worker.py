@@ -1,0 +1,157 @@
+"""The worker's interruptions at any moment: in a prompt, between tokens, by infills that are themselves given up."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from coderv2_local.backend import LocalBackend
+from coderv2_local.load_options import LoadOptions
+from coderv2_local.models import find_model
+from coderv2_local.prompt import Message
+from coderv2_local.sampling import SamplingOptions
+from coderv2_local.serving.errors import ApiError
+from coderv2_local.serving.infill_prompt import infill_ids
+from coderv2_local.serving.jobs import Job, Task
+from coderv2_local.serving.queue import JobQueue
+from coderv2_local.serving.state import Serving
+
+LONG_QUESTION = "Explain this: " + " ".join(f"value_{i} = compute({i})" for i in range(38))
+
+
+@pytest.fixture
+def room() -> Iterator[Serving]:
+    """A model whose prompts are evaluated in batches of 32 tokens, and its worker."""
+    with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1, n_batch=32)) as backend:
+        serving = Serving(backend, "test", "test")
+        serving.worker.start()
+        yield serving
+        serving.worker.close()
+
+
+def answer(room: Serving, question: str = LONG_QUESTION, limit: int = 40, **more) -> Task:
+    backend = room.backend
+    from coderv2_local.prompt import chat_prompt
+
+    prompt = chat_prompt([Message("user", question)], backend.format, backend.vocabulary)
+    options = SamplingOptions(temperature=1.2, seed=5, logit_bias={backend.vocabulary.eos: -float("inf")})
+    return Task("answer", prompt, options, limit, is_streamed=True, **more)
+
+
+def infill(room: Serving, name: str = "f", limit: int = 6) -> Task:
+    ids = infill_ids(room, f"def {name}(x):\n    return ", "\n", limit)
+    return Task("infill", ids, SamplingOptions(), limit)
+
+
+async def text(job: Job) -> str:
+    await job.finish()
+    return job.text
+
+
+def test_an_infill_stops_a_prompt_that_is_being_evaluated(room: Serving):
+    async def story() -> None:
+        alone = await text(room.submit(answer(room)))
+        filled = await text(room.submit(infill(room)))
+        room.kept.clear()
+        room.backend.engine.truncate(0)
+        long = room.submit(answer(room))
+        pieces = long.pieces()
+        first = await anext(pieces)
+        assert first.progress is not None
+        short = room.submit(infill(room))
+        assert await text(short) == filled
+        assert not long.ids, "the infill waited for the prompt's end"
+        async for _ in pieces:
+            pass
+        assert long.text == alone
+        assert long.figures.reused == 0
+
+    asyncio.run(story())
+
+
+def test_an_answer_is_the_same_whatever_infills_come_and_go(room: Serving):
+    chance = random.Random(3)
+
+    async def story() -> None:
+        room.kept.clear()
+        alone = await text(room.submit(answer(room, limit=120)))
+        for _ in range(3):
+            long = room.submit(answer(room, limit=120))
+            waiting = asyncio.create_task(text(long))
+            while not waiting.done():
+                job = room.submit(infill(room, chance.choice("abc"), chance.randint(1, 8)))
+                await asyncio.sleep(chance.random() * 0.03)
+                if chance.random() < 0.6:
+                    job.cancel()
+                else:
+                    await job.finish()
+            assert await waiting == alone
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_cancelled_prompt_ends_within_a_batch_and_the_next_job_runs(room: Serving):
+    async def story() -> None:
+        long = room.submit(answer(room))
+        await anext(long.pieces())
+        long.cancel()
+        assert await text(room.submit(infill(room))) == await text(room.submit(infill(room)))
+        assert not long.ids
+        assert room.metrics.totals["cancelled_total"] == 1
+
+    asyncio.run(story())
+
+
+def test_a_deadline_in_a_prompt_is_an_error_and_in_an_answer_an_end(room: Serving):
+    async def story() -> None:
+        with pytest.raises(ApiError, match="its time was over"):
+            await room.submit(answer(room, seconds=0.001)).finish()
+        short = room.submit(answer(room, "x", limit=450, seconds=0.5))
+        await short.finish()
+        assert short.ending == "time"
+        assert 0 < len(short.ids) < 450
+
+    asyncio.run(story())
+
+
+def test_what_fails_is_that_job_s_error_alone(room: Serving, monkeypatch: pytest.MonkeyPatch):
+    async def story() -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(room.backend.engine, "generate", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await room.submit(infill(room)).finish()
+        assert await text(room.submit(infill(room))) is not None
+
+    asyncio.run(story())
+
+
+def test_closing_ends_what_runs_and_what_waits(room: Serving):
+    async def story() -> None:
+        running = room.submit(answer(room, "x", limit=450))
+        waiting = room.submit(answer(room, "y"))
+        await anext(running.pieces())
+        await asyncio.to_thread(room.worker.close)
+        for job in (running, waiting):
+            with pytest.raises(ApiError) as caught:
+                await job.finish()
+            assert caught.value.status == 503
+        with pytest.raises(ApiError):
+            room.submit(infill(room))
+
+    asyncio.run(story())
+
+
+def test_an_answer_that_waited_long_enough_goes_before_infills(room: Serving):
+    async def story() -> None:
+        queue, jobs = JobQueue(), [Job(answer(room), lambda _: None), Job(infill(room), lambda _: None)]
+        for job in jobs:
+            queue.put(job)
+        assert queue.take() is jobs[1]
+        queue.put(jobs[1])
+        jobs[0].born -= 60
+        assert queue.take() is jobs[0]
+        assert queue.take_infill() is jobs[1]
+        assert queue.take_infill() is None
+
+    asyncio.run(story())
