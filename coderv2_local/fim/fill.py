@@ -15,8 +15,8 @@ from quant.errors import InputError
 
 OUT_OF_TIME = "time"
 INSTEAD = (
-    "use DeepSeek-Coder-V2-Lite-Base, which was trained to fill in; to an older file of it `coder convert OLD.gguf "
-    "NEW.gguf` adds them"
+    "`coder pull lite-base` gets DeepSeek-Coder-V2-Lite-Base, which was trained to fill in; to an older file of it "
+    "`coder convert OLD.gguf NEW.gguf` adds the ids"
 )
 
 

@@ -16,7 +16,7 @@ NAME_KEYS = (
     ("general.base_model.0.name", "general.base_model.0.repo_url", "general.source.url", "general.repo_url"),
 )
 """Metadata that says which model a file is: the first group that does decides."""
-USE_INSTEAD = "`-m lite-base` is DeepSeek-Coder-V2-Lite-Base, which was; --force uses this one all the same"
+USE_INSTEAD = "`coder pull lite-base` gets DeepSeek-Coder-V2-Lite-Base, which was; --force uses this one all the same"
 
 
 @dataclass(frozen=True)
