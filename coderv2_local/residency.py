@@ -3,12 +3,10 @@
 llama.cpp maps the files; what is not in the page cache is read when a thread first touches it, a page fault at a time,
 and the disk idles between two faults. Advice given before (``posix_fadvise(WILLNEED)``) starts many reads at once.
 
-Advice is only that. Where the kernel refuses it, the model runs on, slower, and :attr:`ModelFiles.notices` says why. A
-read error is not advice: what cannot be read here will kill the process when llama.cpp touches it, so it is raised.
+Advice is only that. Where the kernel refuses it, the model runs on, slower, and :attr:`ModelFiles.notices` says why.
 """
 
 import ctypes
-import errno
 import mmap
 import os
 import re
@@ -29,11 +27,10 @@ PAGE = mmap.PAGESIZE
 SUPPORTED = sys.platform == "linux"
 UNSUPPORTED = "experts are read ahead on Linux only: here the system reads them when they are touched, which is slower"
 _MAP_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)")
-_TRANSIENT = (errno.EAGAIN, errno.EINTR, errno.ENOMEM)
 
 
 class ReadError(CoderError):
-    """A part of the model cannot be read from its disk."""
+    """A file of the model cannot be opened."""
 
 
 class ModelFiles:
@@ -53,7 +50,6 @@ class ModelFiles:
         self.locked_bytes = 0
         self._fds: list[int] = []
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="advice")
-        self._byte = [bytearray(1)]
         try:
             for path in self.paths:
                 self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -61,7 +57,6 @@ class ModelFiles:
             self.close()
             raise ReadError(f"cannot open {e.filename}: {e.strerror}") from None
         self._windows = [read_ahead_bytes(fd) for fd in self._fds]
-        self._can_probe = True
         self._mapped: list[list[tuple[int, int, int]]] = [[] for _ in self._fds]
 
     def will_need(self, ranges: Iterable[Range]) -> int:
@@ -85,29 +80,8 @@ class ModelFiles:
         return sum(length for _, _, length in calls)
 
     def in_memory(self, r: Range) -> bool:
-        """Are the first and the last page of the range in memory? What is between them came and goes with them.
-
-        Raises:
-            ReadError: the disk fails.
-        """
-        return all(self._page_in_memory(r.file, at) for at in (r.end - 1, r.start))
-
-    def _page_in_memory(self, file: int, at: int) -> bool:
-        if not self._can_probe:
-            return False
-        try:
-            # a read that may not wait: it succeeds only from memory (mincore would answer only a file's owner)
-            return os.preadv(self._fds[file], self._byte, at, os.RWF_NOWAIT) == 1
-        except OSError as e:
-            if e.errno == errno.EIO:
-                raise ReadError(
-                    f"{self.paths[file]}: reading at byte {at} failed: {e.strerror}",
-                    hint="the disk or the file is damaged; `coder verify` reads all of it",
-                ) from None
-            if e.errno not in _TRANSIENT:
-                self._can_probe = False
-                self._notice(f"what is in memory cannot be told on this file system ({e.strerror})")
-            return False
+        """Is every page of the range in memory? (Not asked by a read that may not wait: that would start a read.)"""
+        return not self.missing([r])
 
     def find_mappings(self) -> None:
         """Look up where llama.cpp has mapped the files, once it has loaded them."""
@@ -128,10 +102,14 @@ class ModelFiles:
         found: list[Range] = []
         for r in ranges:
             for address, length, start in self._parts(r):
-                pages = np.ones(length // PAGE, np.uint8)
+                pages = np.empty(length // PAGE, np.uint8)
                 if _libc().mincore(address, length, pages.ctypes.data):
+                    self._notice(f"what is in memory cannot be told ({os.strerror(ctypes.get_errno())})")
                     continue
-                edges = np.flatnonzero(np.diff(np.concatenate(([1], pages & 1, [1])))) * PAGE + start
+                there = pages & 1
+                if there.all():
+                    continue
+                edges = np.flatnonzero(np.diff(there, prepend=1, append=1)) * PAGE + start
                 found += [Range(r.file, int(a), int(b)) for a, b in edges.reshape(-1, 2)]
         return found
 

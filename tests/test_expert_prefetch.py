@@ -1,5 +1,6 @@
 """Reading experts ahead: real engines on small models; the same results with and without; faults of advice and disk."""
 
+import contextlib
 import errno
 import gc
 import mmap
@@ -134,31 +135,6 @@ def test_advice_that_the_kernel_refuses_is_a_notice_and_no_error(path, monkeypat
     assert len([n for n in tap.notices if "takes no advice" in n]) == 1
 
 
-@pytest.mark.parametrize("code", [errno.EIO])
-def test_a_disk_that_fails_is_told_by_name(path, monkeypatch, code):
-    engine, _ = engine_with(path)
-
-    def fail(*_: object) -> int:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "preadv", fail)
-    with engine, pytest.raises(ReadError, match=r"m\.gguf: reading at byte \d+ failed"):
-        engine.evaluate(IDS[:5])
-
-
-def test_a_file_system_that_cannot_tell_what_is_in_memory_is_a_notice(path, monkeypatch):
-    engine, tap = engine_with(path)
-
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-    monkeypatch.setattr(os, "preadv", refuse)
-    with engine:
-        assert np.isfinite(engine.evaluate(IDS[:5])).all()
-    assert any("cannot be told" in n for n in tap.notices)
-    assert tap.counters.in_memory == 0
-
-
 def test_memory_too_small_for_the_dense_part_is_said_and_nothing_is_locked(path, monkeypatch):
     monkeypatch.setattr(expert_prefetch, "available_memory", lambda: 1000)
     engine, tap = engine_with(path)
@@ -231,43 +207,43 @@ def test_elsewhere_there_is_no_tap_and_a_notice(path, monkeypatch):
         assert residency.UNSUPPORTED in backend.notices
 
 
-def cold_file(folder) -> tuple[ModelFiles, int]:
-    size = 64 << 20
+@contextlib.contextmanager
+def cold_file(folder):
+    """A file of 64 MB that is mapped and not in memory, opened for advice, and the mapping."""
     path = folder / "cold"
     path.write_bytes(os.urandom(1 << 20) * 64)
-    with open(path, "rb") as f:
+    with open(path, "r+b") as f:
         os.fsync(f.fileno())
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return ModelFiles([path]), size
+        with mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            mapped.madvise(mmap.MADV_RANDOM)
+            files = ModelFiles([path])
+            files.find_mappings()
+            whole = Range(0, 0, 64 << 20)
+            if files.missing([whole]) != [whole]:
+                pytest.skip("this file system is in memory itself")
+            yield files, mapped
+            files.close()
 
 
 def test_advice_brings_a_range_into_memory_and_leaves_the_rest_out(tmp_path):
-    files, size = cold_file(tmp_path)
-    near, far = Range(0, 0, 20 << 20), Range(0, size - (1 << 20), size)
-    if files.in_memory(near):
-        pytest.skip("this file system is in memory itself")
-    assert files.will_need([near]) == near.length
-    middle = Range(0, 10 << 20, (10 << 20) + 1)
-    deadline = time.monotonic() + 20
-    while not (files.in_memory(near) and files.in_memory(middle)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert not files.in_memory(far)
-    files.close()
+    with cold_file(tmp_path) as (files, _):
+        near, far = Range(0, 0, 20 << 20), Range(0, 63 << 20, 64 << 20)
+        assert not files.in_memory(near)
+        assert files.will_need([near]) == near.length
+        deadline = time.monotonic() + 20
+        while not files.in_memory(near):
+            assert time.monotonic() < deadline, files.missing([near])
+            time.sleep(0.01)
+        assert files.missing([far]) == [far]  # and asking has brought nothing in
 
 
 def test_pages_that_are_missing_are_told_one_by_one(tmp_path):
-    files, size = cold_file(tmp_path)
-    with open(files.paths[0], "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-        mapped.madvise(mmap.MADV_RANDOM)
-        files.find_mappings()
-        if files.missing([Range(0, 0, size)]) != [Range(0, 0, size)]:
-            pytest.skip("this file system is in memory itself, or the kernel does not tell")
-        page = mmap.PAGESIZE
+    page = mmap.PAGESIZE
+    with cold_file(tmp_path) as (files, mapped):
         touched = mapped[10 * page + 5], mapped[11 * page]
         assert len(touched) == 2
         assert files.missing([Range(0, 100, 20 * page)]) == [Range(0, 0, 10 * page), Range(0, 12 * page, 20 * page)]
-    files.close()
 
 
 def test_a_missing_file_is_a_read_error(tmp_path):

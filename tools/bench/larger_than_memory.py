@@ -16,6 +16,7 @@ import argparse
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 import resource
 import subprocess
@@ -149,18 +150,18 @@ def run_child(args: argparse.Namespace, mode: str, limit: int) -> dict[str, Any]
 
 def drop_from_cache(path: Path) -> None:
     """Drop the file's pages; the whole page cache where another process has the file mapped."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        for at in range(0, size, max(1, size // 4096)):
-            with suppress(BlockingIOError):
-                if os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT):
-                    os.sync()
-                    Path("/proc/sys/vm/drop_caches").write_text("1")
-                    return
-    finally:
-        os.close(fd)
+    from coderv2_local.residency import ModelFiles
+    from coderv2_local.weight_ranges import Range
+
+    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        files = ModelFiles([path])
+        files.find_mappings()
+        size = len(mapped)
+        if sum(r.length for r in files.missing([Range(0, 0, size)])) < 0.99 * size:
+            os.sync()
+            Path("/proc/sys/vm/drop_caches").write_text("1")
+        files.close()
 
 
 def parse_limit(text: str, size: int) -> int:
