@@ -16,6 +16,7 @@ from coderv2_local.inspection import load_notices
 from coderv2_local.kept_states import KeptStates
 from coderv2_local.load_options import DEFAULTS, LoadOptions
 from coderv2_local.load_wishes import LoadWishes
+from coderv2_local.loadable import with_all_parts
 from coderv2_local.placement import load_options_for
 from coderv2_local.prefix_states import PrefixStates
 from coderv2_local.prompt import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
@@ -202,7 +203,8 @@ class LocalBackend:
     @property
     def notices(self) -> Sequence[str]:
         """What in the file makes it slow, or compute something else than the model."""
-        notices = list(load_notices(self.engine.header, config_of(self.engine.header)))
+        whole = with_all_parts(self.engine.header, self.engine.header.path)
+        notices = list(load_notices(whole, config_of(whole)))
         if self.engine.options.stream_experts and not self.streaming:
             notices.append(UNSUPPORTED)
         return notices + self.engine.notices + [n for tap in self.streaming for n in tap.notices]
