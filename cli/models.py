@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SIZED = ("moe-4", "moe-8")
 """The recipes whose sizes are shown; `coder plan NAME` shows more."""
 FIM_WORDS = {"yes": "trained for it", "incidental": "by the way", "no": "no", "reported": "reported"}
+NEVER = {"pulled": "never", "added": "never"}
+"""What is said of a model that was not used yet; of the others it is not recorded."""
 WIDE = 200
 """Columns where nobody reads on a screen: no path is cut for a program."""
 
@@ -117,14 +119,14 @@ def table_of(rows: "list[Listed]") -> Table:
         right = heading in ("size", "context")
         table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "path", overflow="fold")
     for row in rows:
-        roles = ", ".join(f"{r}*" if r in row.default_for else r for r in row.roles or row.default_for)
+        roles = ", ".join(f"{r}*" if r in row.default_for else r for r in dict.fromkeys(row.roles + row.default_for))
         table.add_row(
             f"[bold]{_safe(row.name)}[/]",
             "[red]missing[/]" if row.trouble and row.kind != "damaged" else _safe(row.type) or row.kind,
             readable(row.size) if row.size is not None else "",
             tokens(row.context) if row.context else "",
             roles,
-            datetime.fromtimestamp(row.used).strftime("%d %b %H:%M") if row.used else "never",
+            datetime.fromtimestamp(row.used).strftime("%d %b %H:%M") if row.used else NEVER.get(row.kind, ""),
             _safe(_short(row.where)),
         )
     table.caption = "* used without -m"

@@ -148,8 +148,8 @@ def _build(wanted: Wanted, request: Request, screen: Console) -> Installed:
             needed = max(0, plan.total_bytes - bytes_on_disk(plan)) + shards
             ready.check_room(destination.parent, needed, f"{wanted.name} as {wanted.recipe}")
             screen.print(
-                f"Building {readable(plan.total_bytes)} from {wanted.repo}: its {len(model.headers)} "
-                f"shard{'s' * (len(model.headers) != 1)} are fetched, converted and dropped, two at most on the disk"
+                f"Building {readable(plan.total_bytes)} from {readable(model.total_bytes)} of {wanted.repo}, "
+                "which are converted as they come: at no time are more than two of its shards on the disk"
             )
             _carry_out(job.plan, job.store, request, screen)
         source = f"{wanted.repo}@{model.revision[:12]}"

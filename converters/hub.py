@@ -73,6 +73,14 @@ class HubModel:
         return max((t.end for t in self.checkpoint.tensors.values()), default=0)
 
     @property
+    def total_bytes(self) -> int:
+        """Bytes of all shards."""
+        ends: dict[str, int] = {}
+        for t in self.checkpoint.tensors.values():
+            ends[t.shard] = max(t.end, ends.get(t.shard, 0))
+        return sum(ends.values())
+
+    @property
     def fingerprint(self) -> str:
         """Identifies the weights: the commit, and every shard's header."""
         h = hashlib.sha256(f"{self.repo}@{self.revision}".encode())

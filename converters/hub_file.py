@@ -19,6 +19,9 @@ from converters.hub_errors import HubError, ask, explained
 from quant.errors import CoderError
 
 CHUNK = 1 << 22
+STEP = 1 << 18
+"""Bytes after which what has come is written down. huggingface-hub's own step is 10 MB: a slow line would lose minutes
+with every break, and the progress would stand still."""
 INCOMPLETE = ".incomplete"
 Report = Callable[[int], None]
 """Told how many bytes of the file are here."""
@@ -128,6 +131,7 @@ def _fill(file: RemoteFile, partial: Path, report: Report) -> None:
     download: Any = importlib.import_module("huggingface_hub.file_download")
     utils.disable_progress_bars()  # they would write into ours, and so would warnings
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    importlib.import_module("huggingface_hub.constants").DOWNLOAD_CHUNK_SIZE = STEP  # type: ignore[attr-defined]
     url = hf_hub_url(file.repo, file.name, revision=file.revision)
     what = f"{file.name} of {file.repo}"
     try:

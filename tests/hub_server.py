@@ -25,7 +25,7 @@ class Faults:
     Attributes:
         break_after: cut the connection in the middle of every whole file after so many.
         cuts: so many answers with a file's content are cut after `cut_at` bytes.
-        statuses: answered to requests for a file's content, one after the other, before it is sent.
+        statuses: answered to requests for a file's content, one after the other, before it is sent; 0 sends it.
         api_status: answered to questions about a repository.
         said: what the Hub says of a file: name → size, SHA-256; where that differs from what it sends.
         pause: seconds before each 64 KB of a file's content.
@@ -144,9 +144,10 @@ class Handler(BaseHTTPRequestHandler):
         to_the_end = body and name.endswith((".safetensors", ".gguf")) and (not wanted or wanted.endswith("-"))
         if to_the_end:
             hub.starts.append((name, first))
-            if faults.statuses:
-                self._refuse(faults.statuses.pop(0))
+            if faults.statuses and (status := faults.statuses.pop(0)):
+                self._refuse(status)
                 return
+            status = 206 if wanted else 200
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(part)))
