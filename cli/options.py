@@ -6,7 +6,9 @@ import typer
 
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="`tiny` (embedded, the default) or the path of a .gguf file."),
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="A name from `coder models`, a .gguf file, or a server's http address."
+    ),
 ]
 ContextOption = Annotated[
     int, typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: the model's own, up to 16384.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
-from conftest import Coder, assert_refused
+from conftest import ROOT, Coder, assert_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from terminal import Terminal
@@ -20,7 +20,7 @@ from coderv2_local.default_model import default_model
 from coderv2_local.installed import Damaged, Installed
 from coderv2_local.machine import Gpu, Machine
 from coderv2_local.models import find_model, known_models
-from coderv2_local.preferences import Preferences
+from coderv2_local.preferences import TABLES, Preferences
 from coderv2_local.recommend import model_to_get
 from coderv2_local.registry import CHAT_ORDER, LICENCES
 from coderv2_local.registry import known_models as published
@@ -463,3 +463,25 @@ def test_a_checkpoint_folder_is_no_model(home: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         find_model(str(folder))
     assert os.listdir(tmp_path) == ["in"]
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_the_registry_with_sizes_from_the_recipes() -> None:
+    from cli.inspect import readable
+    from cli.models import FIM_WORDS
+    from coderv2_local.model_list import available
+
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = available(Preferences(), ["moe-4", "moe-8"])
+    assert len(rows) == len(published())
+    for row in rows:
+        m = row.model
+        sizes = [readable(n) for n in row.sizes.values()]
+        cells = [f"`{m.name}`", m.purpose, FIM_WORDS[m.fim], *sizes, f"`{m.repo}`"]
+        assert f"| {' | '.join(cells)} |" in page
+    assert all(address in page for address in LICENCES.values())
+    (tables,) = [v for k, v in TABLES.items() if k == "models"]
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert {line.split(" = ")[0] for line in example.splitlines() if " = " in line} == set(tables)
