@@ -94,7 +94,7 @@ class Served:
 @contextlib.contextmanager
 def serving(home: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
     """`coder serve` with the embedded model, ended by SIGTERM."""
-    command = [sys.executable, "-W", "error", "-m", "cli", "serve", "--port", "0", "--threads", "1", *options]
+    command = [sys.executable, "-m", "cli", "serve", "--port", "0", "--threads", "1", *options]
     settings = dict(os.environ, CODER_HOME=str(home), NO_COLOR="1", PYTHONPATH=str(ROOT), COLUMNS="200")
     settings.update(environment or {})
     process = subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True, encoding="utf-8")

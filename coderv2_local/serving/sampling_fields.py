@@ -133,7 +133,7 @@ def schema_of(values: Mapping[str, Any]) -> str | None:
     if "json_schema" in values:
         return json.dumps(values["json_schema"])
     wanted = values.get("response_format", {})
-    kind = wanted.get("type", "text")
+    kind = wanted.get("type", None if wanted else "text")
     if kind == "text":
         return None
     if kind == "json_object":  # llama-server takes a schema here, too

@@ -73,7 +73,9 @@ class ServerFile:
     def is_alive(self) -> bool:
         """Does the process that the file names still run?"""
         try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < 1)
+            process = psutil.Process(self.pid)
+            is_it = abs(process.create_time() - self.started) < 1
+            return bool(is_it and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
 

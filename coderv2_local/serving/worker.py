@@ -74,7 +74,7 @@ class Worker:
     def stop(self, job: Job) -> None:
         """End a job that is cancelled or late, wherever it is."""
         if self._queue.remove(job):
-            job.worker_ends(ApiError(504, "its time was over before it was its turn", code="timeout"))
+            job.worker_ends(ApiError(408, "its time was over before it was its turn", code="timeout"))
             return
         with self._lock:
             if self._running and self._running[-1].job is job:
@@ -122,7 +122,7 @@ class Worker:
             if job.ids or job.text:
                 job.ending = "time"
             else:
-                error = ApiError(504, "its time was over before there was an answer", code="timeout")
+                error = ApiError(408, "its time was over before there was an answer", code="timeout")
         except Exception as met:
             error = met
         finally:
