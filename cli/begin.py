@@ -70,17 +70,13 @@ def greet(repl: Repl) -> None:
 def name_the_right_one(screen: Console) -> None:
     """Nothing is installed: the one command that gets the right model for this machine. Nothing is measured for it."""
     from coderv2_local.machine import this_machine
-    from coderv2_local.placement_reasons import gb
     from coderv2_local.recommend import model_to_get
 
     row = model_to_get(this_machine())
-    if row is None:
-        screen.print("[dim]No other model is installed: `coder plan` says what this machine can run[/]")
-    else:
-        screen.print(
-            f"[dim]No other model is installed. [/][bold]coder pull {row.model}[/]"
-            f"[dim] gets the right one for this machine: {gb(row.file_bytes)} or more, {row.where}[/]"
-        )
+    command, end = (
+        (f"coder pull {row.model}", "gets what suits this machine") if row else ("coder plan", "says what runs")
+    )
+    screen.print(f"[dim]Nothing better is installed: [/][bold]{command}[/][dim] {end}[/]")
 
 
 def pick(sessions: Sessions, *, resume: bool, name: str | None) -> tuple[Session, list[Event], str]:

@@ -127,7 +127,7 @@ def table_of(rows: "list[Listed]") -> Table:
             tokens(row.context) if row.context else "",
             roles,
             datetime.fromtimestamp(row.used).strftime("%d %b %H:%M") if row.used else NEVER.get(row.kind, ""),
-            _safe(_short(row.where)),
+            "(comes with the program)" if row.kind == "embedded" else _safe(_short(row.where)),
         )
     table.caption = "* used without -m"
     table.caption_justify = "left"

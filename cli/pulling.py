@@ -9,11 +9,12 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from cli.converting import StatusColumn
 from cli.inspect import readable
-from coderv2_local import installed, preferences
+from coderv2_local import installed, leftovers, preferences
 from coderv2_local.inspection import inspect, load_notices
 from coderv2_local.installed import Installed
 from coderv2_local.model_facts import entry_of
@@ -54,7 +55,10 @@ def run(request: Request) -> Installed:
     info = ready.look_up(wanted.repo)  # first of all: offline, nothing else is worth while
     _accept_licence(wanted, request.accept_licence, screen)
     if not wanted.recipe:
-        wanted = wanted.with_recipe(choose_recipe(wanted, screen))
+        begun = [] if request.fresh else leftovers.begun(wanted.name)
+        if len(begun) == 1:
+            screen.print(f"Going on with {begun[0]}, which was begun.")
+        wanted = wanted.with_recipe(begun[0] if len(begun) == 1 else choose_recipe(wanted, screen))
     if there := _here(wanted):
         screen.print(f"{there.name} is here already, as {there.recipe}: {there.path}")
     else:
@@ -130,7 +134,7 @@ def _download(wanted: Wanted, info: Any, request: Request, screen: Console) -> I
         screen.print("note: the Hub gives no checksum for this file")
     screen.print(f"Fetching {readable(total)} from {wanted.repo}")
     with _progress(screen) as progress:
-        task = progress.add_task(parts[0].local_name, total=total or None)
+        task = progress.add_task(escape(printable(parts[0].local_name)), total=total or None)
         entry = ready.get(wanted, parts, lambda here: progress.update(task, completed=here))
     _say_health(entry, screen)
     return entry

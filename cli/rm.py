@@ -24,14 +24,15 @@ def rm(
     Examples: coder rm lite, coder rm lite:moe-8 --yes
     """
     from coderv2_local import installed
+    from coderv2_local.leftovers import key_of_leftover, leftovers
 
     screen = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     entry, damaged = _find(name)
     with ExitStack() as stack:
         if entry:
             stack.enter_context(installed.locked(entry.key))
-        rest = installed.leftovers(entry.full_name if entry else name)
-        for key in {_key(p) for p in rest} - ({entry.key} if entry else set()):
+        rest = leftovers(entry.full_name if entry else name)
+        for key in {key_of_leftover(p) for p in rest} - ({entry.key} if entry else set()):
             stack.enter_context(installed.locked(key))
         _ask(_what(entry, damaged, rest), yes)
         if entry:
@@ -53,6 +54,7 @@ def _find(name: str) -> "tuple[Installed | None, Damaged | None]":
         InputError: there is nothing of that name, it is not this program's, or it means several.
     """
     from coderv2_local import installed, preferences
+    from coderv2_local.leftovers import leftovers
     from coderv2_local.pulling.nearest import nearest
     from coderv2_local.pulling.wanted import TINY
     from quant.recipes import RECIPES
@@ -72,7 +74,7 @@ def _find(name: str) -> "tuple[Installed | None, Damaged | None]":
     for e in entries:
         if isinstance(e, installed.Damaged) and e.path.stem in stems:
             return None, e
-    if installed.leftovers(name):
+    if leftovers(name):
         return None, None
     if name == TINY:
         raise InputError("tiny comes with this program and stays")
@@ -101,12 +103,6 @@ def _ask(what: str, yes: bool) -> None:
         raise InputError(f"{what}? There is nobody to ask", hint="--yes does it without asking")
     if not typer.confirm(what + "?", err=True):
         raise CoderError("nothing was removed")
-
-
-def _key(path: Path) -> str:
-    from coderv2_local.installed import LEFTOVERS
-
-    return next(path.name.removesuffix(end) for end in LEFTOVERS if path.name.endswith(end))
 
 
 def _size(path: Path) -> int:

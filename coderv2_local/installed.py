@@ -17,7 +17,6 @@ from typing import Any
 from coderv2_local.atomic_file import write_atomically
 from coderv2_local.home import home, home_folder
 from quant.errors import CoderError, InputError
-from quant.recipes import RECIPES
 
 FOLDER = "models"
 VERSION = 1
@@ -25,8 +24,6 @@ MAX_ENTRY = 100_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 OWNED_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")
 LARGEST = 1 << 60
-LEFTOVERS = (".gguf.partial", ".gguf.journal", ".gguf.download", ".download", ".gguf")
-"""What an interrupted `coder pull` leaves, after the entry's key; a whole file where only its entry is lost."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def write(entry: Installed) -> None:
 def note_use(path: Path) -> None:
     """Remember that the model in `path` is used now, if it has an entry."""
     for entry in installed():
-        if path in entry.paths:
+        if path.absolute() in entry.paths:
             with suppress(OSError):  # a folder that cannot be written: the date stays as it was
                 os.utime(folder() / f"{entry.key}.json")
 
@@ -170,18 +167,6 @@ def remove(entry: Installed) -> None:
         (folder() / f"{entry.key}.json").unlink(missing_ok=True)
     except OSError as error:
         raise CoderError(f"{error.filename}: {(error.strerror or str(error)).lower()}") from None
-
-
-def leftovers(name: str) -> list[Path]:
-    """What interrupted pulls of `name` or ``name:recipe`` have left, and what lies there without an entry."""
-    wanted, _, recipe = name.partition(":")
-    claimed = {p for entry in installed() for p in entry.paths}
-    middle = re.escape(recipe) if recipe else "(?:" + "|".join(map(re.escape, sorted({*RECIPES, "file"}))) + ")"
-    ends = "|".join(map(re.escape, LEFTOVERS))
-    pattern = re.compile(rf"{re.escape(wanted)}-{middle}(?:{ends})")
-    with suppress(OSError):
-        return sorted(p for p in folder().iterdir() if pattern.fullmatch(p.name) and p not in claimed)
-    return []
 
 
 @contextmanager

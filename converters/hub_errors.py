@@ -1,5 +1,6 @@
 """What a failed call to the Hub means, in words and with a way on."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -24,6 +25,7 @@ def ask(what: str, call: Callable[[], T]) -> T:
         HubError: it failed; why is said.
         CoderError: what `call` itself raises.
     """
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings would tear our progress apart
     try:
         return call()
     except CoderError:
@@ -34,7 +36,7 @@ def ask(what: str, call: Callable[[], T]) -> T:
 
 def explained(what: str, error: BaseException) -> HubError:
     """The error that says what `error` means for whoever asked the Hub for `what`."""
-    chain = list(_chain(error))
+    chain, what = list(_chain(error)), what.removeprefix("the ")
     kinds = {kind.__name__ for e in chain for kind in type(e).__mro__}
     status = next((s for e in chain if isinstance(s := _status(e), int)), None)
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT)

@@ -9,13 +9,12 @@ import glob
 import hashlib
 import importlib
 import io
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from converters.hub_errors import HubError, ask, explained
+from converters.hub_errors import HubError, explained
 from quant.errors import CoderError
 
 CHUNK = 1 << 22
@@ -129,8 +128,7 @@ def _fill(file: RemoteFile, partial: Path, report: Report) -> None:
 
     utils: Any = importlib.import_module("huggingface_hub.utils")
     download: Any = importlib.import_module("huggingface_hub.file_download")
-    utils.disable_progress_bars()  # they would write into ours, and so would warnings
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    utils.disable_progress_bars()  # they would write into ours
     importlib.import_module("huggingface_hub.constants").DOWNLOAD_CHUNK_SIZE = STEP  # type: ignore[attr-defined]
     url = hf_hub_url(file.repo, file.name, revision=file.revision)
     what = f"{file.name} of {file.repo}"
@@ -145,7 +143,6 @@ def _fill(file: RemoteFile, partial: Path, report: Report) -> None:
             out.seek(0)
         report(start)
         try:
-            _check_online(what, utils)
             headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
             download.http_get(url, out, resume_size=start, headers=headers, expected_size=file.size)
         except Exception as error:
@@ -160,16 +157,6 @@ def _fill(file: RemoteFile, partial: Path, report: Report) -> None:
                 )
                 out.truncate(0)  # what is here is no beginning of it
             raise said from error
-
-
-def _check_online(what: str, utils: Any) -> None:
-    if importlib.import_module("huggingface_hub.constants").HF_HUB_OFFLINE:
-        errors: Any = importlib.import_module("huggingface_hub.errors")
-        ask(what, lambda: _raise(errors.OfflineModeIsEnabled()))
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def _is_right(file: RemoteFile, path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ from terminal import Terminal
 from coderv2_local import installed
 from coderv2_local.default_model import default_model
 from coderv2_local.installed import Damaged, Installed
+from coderv2_local.leftovers import leftovers
 from coderv2_local.machine import Gpu, Machine
 from coderv2_local.models import find_model, known_models
 from coderv2_local.preferences import TABLES, Preferences
@@ -175,7 +177,7 @@ def test_no_entry_crashes_or_reaches_outside(home: Path, field: str, value: Any)
 
 def test_without_a_home_nothing_is_installed(home: Path) -> None:
     assert installed.entries() == []
-    assert installed.leftovers("lite") == []
+    assert leftovers("lite") == []
     assert find_model(None).name == "tiny"
     home.write_text("a file")
     assert installed.entries() == []
@@ -415,9 +417,9 @@ def test_the_first_run_names_the_command_for_this_machine(tmp_path: Path) -> Non
     with Terminal("chat", cwd=tmp_path, home=tmp_path / "home", columns=120) as terminal:
         shown = " ".join(terminal.ready().split())
         assert "tiny is a toy" in shown
-        assert "coder pull lite gets the right one for this machine" in shown or "coder plan" in shown
+        assert re.search("Nothing better is installed: coder (pull (lite|236b-0724) gets what suits|plan says)", shown)
     with Terminal("chat", "-m", "tiny", cwd=tmp_path, home=tmp_path / "home", columns=120) as terminal:
-        assert "No other model" not in terminal.ready()  # it was asked for
+        assert "Nothing better" not in terminal.ready()  # it was asked for
 
 
 def test_once_something_is_installed_it_answers(home: Path, tmp_path: Path) -> None:
@@ -425,7 +427,7 @@ def test_once_something_is_installed_it_answers(home: Path, tmp_path: Path) -> N
     with Terminal("chat", cwd=tmp_path, home=home, columns=120) as terminal:
         shown = terminal.ready()
         assert shown.strip().startswith("lite")
-        assert "No other model" not in shown
+        assert "Nothing better" not in shown
 
 
 def laptop(ram: int, vram: int = 0) -> Machine:

@@ -242,6 +242,18 @@ def test_a_killed_build_goes_on_within_a_shard(slow: Place) -> None:
     assert slow.files() == ["lite-q8_0.gguf", "lite-q8_0.json"]
 
 
+def test_a_begun_recipe_is_gone_on_with_whatever_the_machine_is_good_for_now(slow: Place) -> None:
+    process = slow.start("pull", "lite", "-q", "q6_k", "--accept-licence")
+    until_some_is_here(slow, process)
+    process.kill()
+    process.communicate()
+    slow.hub.faults.pause = 0.0
+    done = slow.coder("pull", "lite")
+    assert done.returncode == 0, done.stderr
+    assert "Going on with q6_k" in done.stderr
+    assert slow.files() == ["lite-q6_k.gguf", "lite-q6_k.json"]
+
+
 def test_the_second_of_two_pulls_says_so_and_harms_nothing(slow: Place) -> None:
     first = slow.start("pull", "mine")
     until_some_is_here(slow, first)

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from coderv2_local.installed import check_name, folder, key_of
+from coderv2_local.leftovers import UNKNOWN_TYPE
 from coderv2_local.preferences import Preferences
 from coderv2_local.registry import ReadyFile, known_models
 from converters.hub import is_repo_id
@@ -128,6 +129,6 @@ def _from_settings(name: str, settings: Preferences, wanted_recipe: str | None, 
     if wanted_recipe is not None:
         raise InputError(f"{name} is one ready file, by your settings: -q does not apply", hint="or add --build")
     found = _TYPE.search(file)
-    label = found[1].lower() if found else "file"
+    label = found[1].lower() if found else UNKNOWN_TYPE
     ready = ReadyFile(repo, file, label)
     return Wanted(name, repo, label, ready, roles=roles, purpose=purpose)
