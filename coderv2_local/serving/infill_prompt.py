@@ -10,6 +10,7 @@ from coderv2_local.serving.errors import bad
 from coderv2_local.serving.state import Serving
 
 LONGEST_MIDDLE = 128  # where a request does not say
+LONGEST_TOKEN = 16  # characters that a token of code has at most on the average: more need not be counted
 OWN_LABEL = "this file"
 
 
@@ -24,11 +25,11 @@ def infill_ids(
 ) -> list[int]:
     """The ids of an infill prompt.
 
-    Other files may take a quarter of the context. What a client sends beyond the budgets is left out, the text nearest
-    the hole last.
+    Other files may take a quarter of the context. What a client sends beyond the budgets, or the context, is left out,
+    the text nearest the hole last.
 
     Args:
-        as_it_is: leave nothing out, unless it does not fit the context.
+        as_it_is: only the context is a limit.
 
     Raises:
         ApiError: this model has no infill.
@@ -38,9 +39,11 @@ def infill_ids(
         raise bad(f"{serving.name} cannot fill in: its file has no fill-in-the-middle tokens", code="no_infill")
     wanted = LONGEST_MIDDLE if limit is None or limit < 0 else limit
     encode = backend.vocabulary.encode
-    if as_it_is and not snippets:
-        ids = infill_prompt(encode(prefix), encode(suffix), backend.vocabulary)
-        if len(ids) + wanted <= backend.n_ctx:
+    room = backend.n_ctx - wanted if as_it_is else min(backend.n_ctx - wanted, USUAL.prefix + USUAL.suffix)
+    if not snippets and len(prefix) + len(suffix) <= room * LONGEST_TOKEN:
+        parts = (prefix, suffix) if as_it_is else (prefix.replace("\r\n", "\n"), suffix.replace("\r\n", "\n"))
+        ids = infill_prompt(encode(parts[0]), encode(parts[1]), backend.vocabulary)
+        if len(ids) <= room:
             return ids
     asked = Budgets(USUAL.prefix, USUAL.suffix, backend.n_ctx // 4)
     budgets = budgets_for(backend, wanted, asked, has_context=bool(snippets), asked=True)
