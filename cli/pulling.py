@@ -49,9 +49,7 @@ def run(request: Request) -> Installed:
     screen = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     wanted = resolve(request.name, preferences.read(), request.recipe, build=request.build, ready=request.ready)
     if there := _here(wanted):
-        screen.print(f"{there.name} is here already, as {there.recipe}: {there.path}")
-        _say_next(there, screen)
-        return there
+        return _say_it_is_here(there, screen)
     info = ready.look_up(wanted.repo)  # first of all: offline, nothing else is worth while
     _accept_licence(wanted, request.accept_licence, screen)
     if not wanted.recipe:
@@ -59,12 +57,11 @@ def run(request: Request) -> Installed:
         if len(begun) == 1:
             screen.print(f"Going on with {begun[0]}, which was begun.")
         wanted = wanted.with_recipe(begun[0] if len(begun) == 1 else choose_recipe(wanted, screen))
-    if there := _here(wanted):
-        screen.print(f"{there.name} is here already, as {there.recipe}: {there.path}")
-    else:
-        with installed.locked(wanted.key), _saying_how_to_go_on(wanted, screen):
-            there = _download(wanted, info, request, screen) if wanted.ready else _build(wanted, request, screen)
-        screen.print(f"{wanted.name} is here: {readable(there.size)}, {there.path}")
+    with installed.locked(wanted.key), _saying_how_to_go_on(wanted, screen):
+        if there := _here(wanted):
+            return _say_it_is_here(there, screen)
+        there = _download(wanted, info, request, screen) if wanted.ready else _build(wanted, request, screen)
+    screen.print(f"{wanted.name} is here: {readable(there.size)}, {there.path}")
     _say_next(there, screen)
     return there
 
@@ -101,6 +98,12 @@ def _here(wanted: Wanted) -> Installed | None:
     name = f"{wanted.name}:{wanted.recipe}" if wanted.recipe else wanted.name
     there = installed.find(name)
     return there if there and not there.missing else None
+
+
+def _say_it_is_here(there: Installed, screen: Console) -> Installed:
+    screen.print(f"{there.name} is here already, as {there.recipe}: {there.path}")
+    _say_next(there, screen)
+    return there
 
 
 def _accept_licence(wanted: Wanted, accepted: bool, screen: Console) -> None:

@@ -15,9 +15,11 @@ def default_model(role: str, among: Sequence[Installed]) -> Installed | None:
     Published models come first, in the order in which one would choose them; then the user's own, the newest first.
 
     Args:
-        role: "chat" or "fim".
+        role: "chat", "fim", or "serve", which chats first of all.
         among: what is installed; what has no file any more is passed over.
     """
+    if role == "serve":
+        return default_model("chat", among) or default_model("fim", among)
     suited = [(rank, e) for e in among if not e.missing and (rank := _rank(role, e)) is not None]
     return min(suited, key=lambda pair: (pair[0], -pair[1].added))[1] if suited else None
 

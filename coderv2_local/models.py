@@ -52,14 +52,14 @@ def find_model(name: str | None, settings: Preferences | None = None, *, role: s
             address, or a name from the settings; None takes the default for the role: what the settings say, else the
             best of what is installed, else `tiny`.
         settings: read from the settings file where None.
-        role: "chat" or "fim".
+        role: "chat", "fim" or "serve".
 
     Raises:
         InputError: no such file, a model that is not on this machine, or a name that is not known.
     """
     settings = settings or preferences.read()
     name = name or settings.get(f"{role}.model", None)
-    here = installed.installed() if name is None or name != TINY else []
+    here = [] if name == TINY else installed.installed()
     if name is None:
         best = default_model(role, here)
         if best:
