@@ -142,6 +142,22 @@ def test_a_suffix_makes_it_infill(client, tiny: LocalBackend):
     assert "".join(c.choices[0].text for c in streamed) == answer.choices[0].text
 
 
+def test_an_infill_prompt_that_an_editor_laid_out_is_taken_for_one(served: Served, tiny: LocalBackend):
+    before, after = 'def is_even(n):\n    """Return True if n is even."""\n', "\n\ndef f():\n    pass\n"
+    expected = "".join(tiny.infill(before, after, SamplingOptions(), 30))
+    laid_out = f"<｜fim▁begin｜>{before}<｜fim▁hole｜>{after}<｜fim▁end｜>"
+    answer = served.post("/v1/completions", {"prompt": laid_out, "max_tokens": 30})[1]
+    assert answer["choices"][0]["text"] == expected
+    native = served.post("/completion", {"prompt": laid_out, "n_predict": 30})[1]
+    assert native["content"] == expected
+    events = list(served.events("/completion", {"prompt": laid_out, "n_predict": 30}))
+    assert "".join(e["content"] for e in events) == expected
+    assert (events[-1]["stop"], events[-1]["tokens_evaluated"]) == (True, native["tokens_evaluated"])
+    for text in (laid_out + " ", "x" + laid_out, laid_out.replace(before, "<｜fim▁hole｜>")):
+        counted = served.post("/v1/completions", {"prompt": text, "max_tokens": 1})[1]["usage"]["prompt_tokens"]
+        assert counted == len(tiny.vocabulary.encode(text)) + 1, "any other text is text"
+
+
 def test_a_seed_repeats_a_draw(client):
     def draw(**more):
         answer = client.chat.completions.create(model="tiny", messages=HELLO, temperature=2, max_tokens=20, **more)

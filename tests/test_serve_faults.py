@@ -117,6 +117,7 @@ def test_any_value_in_any_field_is_answered_or_refused(served: Served, field, va
         "/chat/completions": QUESTION,
         "/v1/completions": {"prompt": "x", "max_tokens": 2},
         INFILL: {"n_predict": 2},
+        "/completion": {"prompt": "x", "n_predict": 2},
         "/tokenize": {"content": "x"},
         "/detokenize": {"tokens": [5]},
         "/apply-template": {"messages": HELLO},

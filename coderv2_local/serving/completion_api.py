@@ -13,7 +13,7 @@ from coderv2_local.serving.body import read_object
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.events import DONE, EventStream, event, whole
 from coderv2_local.serving.fields import Field, Fields, checked
-from coderv2_local.serving.infill_prompt import infill_ids
+from coderv2_local.serving.infill_prompt import infill_ids, template_parts
 from coderv2_local.serving.jobs import Job, Task
 from coderv2_local.serving.logprobs_json import completion_logprobs
 from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, refuse_unsupported, sampling_options
@@ -26,7 +26,7 @@ COMPLETION: Fields = {
     **RESPONSE_FORMAT,
     "prompt": Field(
         ("string", "array"),
-        "text, plain as it is (special tokens in it are text), or token ids, or one text in an array",
+        "text (special tokens in it are text, but in a whole infill layout), or token ids, or one text in an array",
         required=True,
     ),
     "suffix": Field(("string",), "the text after the hole: the answer is what belongs between"),
@@ -63,6 +63,8 @@ def completion_task(serving: Serving, values: Mapping[str, Any]) -> Task:
     prompt, suffix = values["prompt"], values.get("suffix")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
+    if suffix is None and isinstance(prompt, str) and (parts := template_parts(serving, prompt)):
+        prompt, suffix = parts
     is_infill = suffix is not None
     limit = values.get("max_tokens")
     if is_infill:

@@ -51,3 +51,25 @@ def infill_ids(
     seen = window(Hole(prefix, suffix), count, budgets)
     before = preamble(snippets, OWN_LABEL, count, budgets.context) + seen.prefix.replace("\r\n", "\n")
     return infill_prompt(encode(before), encode(seen.suffix.replace("\r\n", "\n")), backend.vocabulary)
+
+
+def template_parts(serving: Serving, prompt: str) -> tuple[str, str] | None:
+    """Prefix and suffix of a prompt that a client laid out for infill by itself; None for any other text.
+
+    Some editors write the names of this model's special tokens into the prompt. Special tokens in a text are text here;
+    only a prompt that is this layout as a whole, each name at its place and nowhere else, is taken for what it means.
+    """
+    if not serving.backend.capabilities.infill:
+        return None
+    vocabulary = serving.backend.vocabulary
+    fim = vocabulary.fim()
+    begin, hole, end = (vocabulary.text(i) for i in (fim.begin, fim.hole, fim.end))
+    prompt = prompt.removeprefix(vocabulary.text(vocabulary.bos))
+    if (
+        not prompt.startswith(begin)
+        or not prompt.endswith(end)
+        or any(prompt.count(t) != 1 for t in (begin, hole, end))
+    ):
+        return None
+    prefix, _, suffix = prompt[len(begin) : -len(end)].partition(hole)
+    return prefix, suffix

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coderv2_local.serving import chat_api, completion_api, infill_api, model_api
+from coderv2_local.serving import chat_api, completion_api, infill_api, model_api, native_api
 from coderv2_local.serving.fields import Fields
 
 
@@ -39,6 +39,7 @@ ENDPOINTS = (
     Endpoint("/v1/chat/completions", chat_api.chat, chat_api.CHAT, streams=True),
     Endpoint("/chat/completions", chat_api.chat, chat_api.CHAT, streams=True),
     Endpoint("/v1/completions", completion_api.completions, completion_api.COMPLETION, streams=True),
+    Endpoint("/completion", native_api.completion, native_api.NATIVE, streams=True),
     Endpoint("/infill", infill_api.infill, infill_api.INFILL, streams=True),
     Endpoint("/v1/models", model_api.models),
     Endpoint("/models", model_api.models),
