@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 
-def start_engine(path: Path, n_prompt: int) -> dict[str, Any]:
+def start_engine(path: Path, n_prompt: int) -> tuple[Any, dict[str, Any]]:
     """The engine, with its defaults."""
     from coderv2_local.engine import Engine
     from coderv2_local.sampling import SamplingOptions
@@ -30,10 +30,10 @@ def start_engine(path: Path, n_prompt: int) -> dict[str, Any]:
     engine = Engine(path)
     loaded = time.perf_counter()
     next(engine.generate([engine.vocabulary.bos] * n_prompt, SamplingOptions(), 1), None)
-    return {"load_s": loaded - began, "first_token_s": time.perf_counter() - began}
+    return engine, {"load_s": loaded - began, "first_token_s": time.perf_counter() - began}
 
 
-def start_llama(path: Path, n_prompt: int) -> dict[str, Any]:
+def start_llama(path: Path, n_prompt: int) -> tuple[Any, dict[str, Any]]:
     """llama-cpp-python's high-level class, with its defaults."""
     from llama_cpp import Llama
 
@@ -41,7 +41,7 @@ def start_llama(path: Path, n_prompt: int) -> dict[str, Any]:
     model = Llama(str(path), verbose=False)
     loaded = time.perf_counter()
     next(model.generate([model.token_bos()] * n_prompt, temp=0.0), None)
-    return {"load_s": loaded - began, "first_token_s": time.perf_counter() - began}
+    return model, {"load_s": loaded - began, "first_token_s": time.perf_counter() - began}
 
 
 STARTS = {"engine": start_engine, "Llama": start_llama}
@@ -62,8 +62,9 @@ def child(name: str, path: Path, n_prompt: int) -> None:
     """One start, in this process; prints what was measured."""
     from coderv2_local.benchmark.process_counters import memory
 
-    found = STARTS[name](path, n_prompt)
+    model, found = STARTS[name](path, n_prompt)
     used = memory()
+    del model  # held until here: what it takes was asked for
     print(json.dumps(found | {"anonymous": used.anonymous if used else None}), flush=True)
 
 
