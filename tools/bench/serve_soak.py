@@ -1,0 +1,122 @@
+"""`coder serve` with many clients for minutes: errors, memory, and how long each client waits for its first token.
+
+    python tools/bench/serve_soak.py [--minutes 5] [--clients 32]
+
+A quarter of the clients are editors (/infill), the others conversations that are streamed, one in ten of which the
+client gives up after a few tokens. Exits with 1 after any error.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+from serve import free_port, post, wait_for  # noqa: E402  (beside this file)
+
+
+class Clients:
+    """What the clients met."""
+
+    def __init__(self, address: str, end: float) -> None:
+        self.address, self.end = address, end
+        self.waits: dict[int, list[float]] = {}
+        self.failures: list[str] = []
+
+    def run(self, n: int) -> None:
+        """One client until the end."""
+        chance, waits = random.Random(n), self.waits.setdefault(n, [])
+        while time.monotonic() < self.end:
+            began = time.perf_counter()
+            try:
+                if n % 4 == 0:
+                    post(self.address, "/infill", {"input_prefix": f"def f_{n}_{len(waits) % 5}(x):\n", "n_predict": 8})
+                    waits.append(time.perf_counter() - began)
+                else:
+                    waits.append(self.converse(n, chance, began))
+            except Exception as error:
+                self.failures.append(f"client {n}: {error!r}")
+
+    def converse(self, n: int, chance: random.Random, began: float) -> float:
+        """One streamed answer; the seconds until its first token."""
+        gives_up = chance.random() < 0.1
+        question = f"Question {n}: " + "why is it so? " * chance.randint(1, 20)
+        body = {"messages": [{"role": "user", "content": question}], "max_tokens": 24, "stream": True}
+        request = urllib.request.Request(
+            f"{self.address}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        first = None
+        with urllib.request.urlopen(request, timeout=300) as response:
+            for line in response:
+                if b'"error"' in line:
+                    self.failures.append(f"client {n}: {line!r}")
+                if line.startswith(b"data: {") and first is None:
+                    first = time.perf_counter() - began
+                    if gives_up:
+                        break
+        if first is None:
+            raise RuntimeError("an answer without an event")
+        return first
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--clients", type=int, default=32)
+    options = parser.parse_args()
+    port = free_port()
+    with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "serve", "--port", str(port), "--threads", "1"],
+            env=dict(os.environ, CODER_HOME=home, PYTHONPATH=str(ROOT)),
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        address = f"http://127.0.0.1:{port}"
+        wait_for(address)
+        clients = Clients(address, time.monotonic() + options.minutes * 60)
+        threads = [threading.Thread(target=clients.run, args=(n,)) for n in range(options.clients)]
+        for thread in threads:
+            thread.start()
+        memory = []
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(5)
+            memory.append(psutil.Process(process.pid).memory_info().rss / 2**20)
+        report(clients, memory)
+    sys.exit(bool(clients.failures))
+
+
+def report(clients: Clients, memory: list[float]) -> None:
+    """Print what came out."""
+    total = sum(map(len, clients.waits.values()))
+    print(f"{total} requests, {len(clients.failures)} errors", *clients.failures[:3], sep="\n  ")
+    third = max(len(memory) // 3, 1)
+    middle, last = (statistics.median(memory[i : i + third]) for i in (third, 2 * third))
+    print(f"memory: {memory[0]:.0f} MiB after 5 s, median of the middle third {middle:.0f}, of the last {last:.0f}")
+    for name, chosen in (("infill", 0), ("chat", 1)):
+        of_each = [waits for n, waits in clients.waits.items() if (n % 4 != 0) == bool(chosen) and waits]
+        medians = [statistics.median(waits) for waits in of_each]
+        longest = max(max(waits) for waits in of_each)
+        print(
+            f"{name}: seconds to the first token, median {statistics.median(medians):.3f}, between clients "
+            f"{min(medians):.3f} to {max(medians):.3f}, longest {longest:.3f}; requests of a client "
+            f"{min(map(len, of_each))} to {max(map(len, of_each))}"
+        )
+
+
+if __name__ == "__main__":
+    main()
