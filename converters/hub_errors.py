@@ -10,6 +10,10 @@ from quant.errors import CoderError, InputError
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TRANSIENT = 500
 """HTTP statuses from here on are the server's own trouble."""
+NO_WAY = {"ConnectError", "NewConnectionError", "ConnectionRefusedError", "ProxyError", "gaierror"}
+TOO_SLOW = {"TimeoutException", "Timeout", "TimeoutError"}
+BROKEN = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "ProtocolError", "ConnectionError"}
+"""Names of exceptions: httpx's, which huggingface-hub uses now, and requests', which it used before."""
 
 T = TypeVar("T")
 
@@ -60,13 +64,15 @@ def explained(what: str, error: BaseException) -> HubError:
         )
     if status is not None and status >= TRANSIENT:
         return HubError(f"the Hub fails to send {what} (HTTP {status})", hint="try again later")
-    if kinds & {"TimeoutException", "Timeout", "TimeoutError"}:
-        return HubError(f"{endpoint} was too slow to answer: {what} did not come", hint="run it again: it goes on")
-    if kinds & {"ConnectError", "ConnectionError", "ProxyError", "gaierror"} and status is None:
+    if status is None and kinds & NO_WAY:
         return HubError(
             f"cannot reach {endpoint}: {_words(chain[-1])}",
             hint="check the connection, the proxy (HTTPS_PROXY) and HF_ENDPOINT",
         )
+    if kinds & TOO_SLOW:
+        return HubError(f"{endpoint} was too slow to answer: {what} did not come", hint="run it again: it goes on")
+    if kinds & BROKEN:
+        return HubError(f"the connection broke while {what} came", hint="run it again: it goes on")
     return HubError(
         f"cannot get {what} from the Hub: {_words(error)}",
         hint="check the name and the connection; log in with `hf auth login` if the model is gated",
