@@ -40,7 +40,7 @@ def test_commands_and_options_that_the_documents_name_exist():
     for document, line in found:
         name = line.split()[0]
         assert name in known, f"{document}: coder {line}"
-        options = {o for p in known[name].params for o in p.opts} | {"--help", "-h"}
+        options = {o for p in known[name].params for o in [*p.opts, *p.secondary_opts]} | {"--help", "-h"}
         for option in OPTION.findall(re.sub(r'"[^"]*"', "", line)):
             assert option in options, f"{document}: coder {line}: {option}"
 
