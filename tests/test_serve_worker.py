@@ -70,6 +70,38 @@ def test_an_infill_stops_a_prompt_that_is_being_evaluated(room: Serving):
     asyncio.run(story())
 
 
+def test_the_batch_that_is_being_computed_is_given_up_for_an_infill():
+    """All of the prompt is one batch here: an infill that waited for its end would come after the first token."""
+
+    async def story(room: Serving) -> None:
+        for _ in range(10):
+            room.kept.clear()
+            await asyncio.to_thread(room.backend.engine.truncate, 0)
+            long = room.submit(answer(room))
+            while not room.worker.is_busy:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+            came_in_time = not long.ids
+            short = room.submit(infill(room))
+            await short.finish()
+            in_prompt = not long.ids
+            await long.finish()
+            assert room.backend.engine.tokens == [*long.task.prompt, *long.ids[:-1]]
+            assert len(long.ids) == 40
+            if came_in_time:
+                assert in_prompt, "the infill waited for the batch"
+                return
+        pytest.skip("this machine evaluates the prompt faster than a second request can be sent")
+
+    with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1)) as backend:
+        room = Serving(backend, "test", "test")
+        room.worker.start()
+        try:
+            asyncio.run(story(room))
+        finally:
+            room.worker.close()
+
+
 def test_an_answer_is_the_same_whatever_infills_come_and_go(room: Serving):
     chance = random.Random(3)
 

@@ -3,7 +3,8 @@
 An infill that comes while an answer is generated runs between two of its tokens, nested: the answer's evaluated state
 is copied out, the infill runs to its end, the state is put back, and the answer's generator, whose sampler has waited,
 goes on as if nothing had been. While the answer's prompt is evaluated, the batch that is being computed is given up
-for the infill and computed again in small steps, so that a prompt gets on even where infills come all the time.
+for the infill and computed again in small steps, so that a prompt gets on even where infills come all the time. (Steps
+of other sizes round differently, as they do after any reused prefix; an answer that has begun is not touched by that.)
 """
 
 import logging
