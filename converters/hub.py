@@ -181,10 +181,14 @@ class HubStore:
             (self.model.folder / shard).unlink(missing_ok=True)
             self._slots.release()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """See `Store`."""
         self._closed.set()
         self._slots.release()
+
+    def close(self) -> None:
+        """See `Store`."""
+        self.stop()
         self._local.close()
 
     def status(self) -> str:

@@ -31,6 +31,9 @@ class Store(Protocol):
     def prepare(self, order: Sequence[str]) -> None:
         """What will be read, one entry a `read`, in this order. Called once, before the first read."""
 
+    def stop(self) -> None:
+        """Let no `read` wait any longer for what is still to come: it raises CoderError instead."""
+
     def close(self) -> None:
         """Close all files."""
 
@@ -42,9 +45,12 @@ class Store(Protocol):
 
 
 class Local:
-    """What stores on the local disk have in common: nothing to prepare, nothing to discard."""
+    """What stores on the local disk have in common: nothing to prepare, to wait for or to discard."""
 
     def prepare(self, order: Sequence[str]) -> None:
+        """See `Store`."""
+
+    def stop(self) -> None:
         """See `Store`."""
 
     def discard(self) -> None:

@@ -49,6 +49,7 @@ class Workers:
             self._collect(len(workers))
         finally:
             self._stop.set()
+            self.producer.store.stop()  # else Ctrl-C would wait for a whole shard to arrive
             for w in workers:
                 w.join()
 

@@ -216,9 +216,12 @@ def test_a_killed_download_goes_on_where_it_was(slow: Place) -> None:
 def test_ctrl_c_says_how_to_go_on_and_how_to_drop_it(slow: Place, arguments: tuple[str, ...], command: str) -> None:
     process = slow.start(*arguments)
     until_some_is_here(slow, process)
+    before = len(slow.hub.starts)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert len(slow.hub.starts) == before  # it does not wait for the shard that is on its way, and begins no other
+    assert list(slow.home.rglob("*.incomplete"))
     assert f"Stopped. `{command}` goes on from here" in err
     dropping = err.split("`")[3]
     assert dropping.startswith("coder rm ")
