@@ -62,6 +62,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         (CHAT, {**QUESTION, "logit_bias": {"x": 1}}, 400, "logit_bias"),
         (CHAT, {**QUESTION, "logit_bias": [[1]]}, 400, "logit_bias"),
         (CHAT, {**QUESTION, "grammar": "root ::= ("}, 400, None),
+        (CHAT, {**QUESTION, "response_format": {}}, 400, "response_format"),
         (CHAT, {**QUESTION, "response_format": {"type": "xml"}}, 400, "response_format"),
         (CHAT, {**QUESTION, "response_format": {"type": "json_schema"}}, 400, "response_format"),
         (CHAT, {**QUESTION, "json_schema": {"type": "never"}}, 400, None),

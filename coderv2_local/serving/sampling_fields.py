@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from coderv2_local.sampling import MAX_LOGPROBS, SamplingOptions
@@ -123,8 +124,6 @@ def sampling_options(
     )
     if grammar is None and schema is None:
         return options
-    from dataclasses import replace
-
     return replace(options, grammar=options.effective_grammar(), json_schema=None)
 
 
@@ -133,7 +132,7 @@ def schema_of(values: Mapping[str, Any]) -> str | None:
     if "json_schema" in values:
         return json.dumps(values["json_schema"])
     wanted = values.get("response_format", {})
-    kind = wanted.get("type", None if wanted else "text")
+    kind = wanted.get("type") if "response_format" in values else "text"
     if kind == "text":
         return None
     if kind == "json_object":  # llama-server takes a schema here, too
@@ -167,8 +166,3 @@ def biases(value: Any, size: int) -> dict[int, float]:
         check_range("logit_bias", bias, -100, 100)
         found[token] = float("-inf") if bias <= BAN else float(bias)
     return found
-
-
-def wanted_logprobs(name: str, value: int, most: int = MAX_LOGPROBS) -> int:
-    check_range(name, value, 0, most)
-    return value
