@@ -69,10 +69,16 @@ def add(
 
     Example: coder models add ~/downloads/my-model.gguf
     """
+    from cli.inspect import readable
+
     entry = enter(path.expanduser().absolute(), name)
     screen = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    roles = " and ".join(entry.roles) or "nothing known"
-    screen.print(f"{entry.name}: {entry.recipe}, suits {roles}. Try it: coder chat -m {entry.name}")
+    screen.print(f"{entry.name}: {entry.recipe}, {readable(entry.size)}. Try it: {command_to_try(entry, entry.name)}")
+
+
+def command_to_try(entry: "Installed", name: str) -> str:
+    """The command that a model suits: a base model does not chat."""
+    return f"coder chat -m {name}" if "chat" in entry.roles else f"coder fim FILE:LINE -m {name}"
 
 
 def enter(path: Path, name: str | None) -> "Installed":

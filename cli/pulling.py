@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from cli.converting import StatusColumn
 from cli.inspect import readable
+from cli.models import command_to_try
 from coderv2_local import installed, leftovers, preferences
 from coderv2_local.inspection import inspect, load_notices
 from coderv2_local.installed import Installed
@@ -210,5 +211,4 @@ def _say_health(entry: Installed, screen: Console) -> None:
 
 def _say_next(entry: Installed, screen: Console) -> None:
     name = entry.name if installed.find(entry.name) == entry else entry.full_name
-    command = f"coder fim FILE:LINE -m {name}" if "chat" not in entry.roles else f"coder chat -m {name}"
-    screen.print(f"Try it: {command}")
+    screen.print(f"Try it: {command_to_try(entry, name)}")
