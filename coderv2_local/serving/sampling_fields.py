@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from coderv2_local.sampling import MAX_LOGPROBS, SamplingOptions
+from coderv2_local.sampling import SamplingOptions
 from coderv2_local.seed import new_seed
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.fields import Field, Fields, check_range, texts
@@ -129,20 +129,20 @@ def sampling_options(
 
 def schema_of(values: Mapping[str, Any]) -> str | None:
     """The JSON schema that a request asks for, as JSON; None for none."""
-    if "json_schema" in values:
-        return json.dumps(values["json_schema"])
     wanted = values.get("response_format", {})
     kind = wanted.get("type") if "response_format" in values else "text"
+    if kind not in ("text", "json_object", "json_schema"):
+        raise bad("response_format.type must be text, json_object or json_schema", "response_format")
+    if "json_schema" in values:
+        return json.dumps(values["json_schema"])
     if kind == "text":
         return None
     if kind == "json_object":  # llama-server takes a schema here, too
         return json.dumps(wanted["schema"]) if isinstance(wanted.get("schema"), dict) else ANY_OBJECT
-    if kind == "json_schema":
-        inner = wanted.get("json_schema", wanted)
-        if isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
-            return json.dumps(inner["schema"])
-        raise bad("response_format.json_schema.schema is missing", "response_format")
-    raise bad("response_format.type must be text, json_object or json_schema", "response_format")
+    inner = wanted.get("json_schema", wanted)
+    if isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
+        return json.dumps(inner["schema"])
+    raise bad("response_format.json_schema.schema is missing", "response_format")
 
 
 def biases(value: Any, size: int) -> dict[int, float]:
