@@ -25,7 +25,7 @@ def show(report: "Report") -> None:
     out.print(starts(report))
     out.print()
     out.print(speeds(report))
-    out.print("Medians; in brackets the lowest and the highest pair. plan: by coder plan.", style="dim")
+    out.print("Medians; in brackets the lowest and the highest pair. plan: what coder plan says.", style="dim")
     out.print()
     for line in (*about_memory(report), *about_disk(report)):
         out.print(item(line, out), soft_wrap=True)
