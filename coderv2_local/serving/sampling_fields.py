@@ -133,14 +133,17 @@ def schema_of(values: Mapping[str, Any]) -> str | None:
     kind = wanted.get("type") if "response_format" in values else "text"
     if kind not in ("text", "json_object", "json_schema"):
         raise bad("response_format.type must be text, json_object or json_schema", "response_format")
+    for name in ("schema", "json_schema"):
+        if name in wanted and not isinstance(wanted[name], dict):
+            raise bad(f"response_format.{name} must be an object", "response_format")
     if "json_schema" in values:
         return json.dumps(values["json_schema"])
     if kind == "text":
         return None
     if kind == "json_object":  # llama-server takes a schema here, too
-        return json.dumps(wanted["schema"]) if isinstance(wanted.get("schema"), dict) else ANY_OBJECT
+        return json.dumps(wanted["schema"]) if "schema" in wanted else ANY_OBJECT
     inner = wanted.get("json_schema", wanted)
-    if isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
+    if isinstance(inner.get("schema"), dict):
         return json.dumps(inner["schema"])
     raise bad("response_format.json_schema.schema is missing", "response_format")
 
