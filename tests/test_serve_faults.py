@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -239,11 +239,12 @@ def test_who_closes_half_a_connection_is_taken_for_gone(served: Served):
 
 
 @contextlib.contextmanager
-def in_this_process(limits: Limits) -> Iterator[Served]:
-    """A server with limits of its own, on a thread."""
+def in_this_process(limits: Limits, prepare: Callable[[Serving], None] = lambda _: None) -> Iterator[Served]:
+    """A server with limits of its own, on a thread; `prepare` may change more of it."""
     ready = threading.Event()
     with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1)) as backend:
         room = Serving(backend, "test", "test", limits=limits)
+        prepare(room)
         listener = bind("127.0.0.1", 0)
         server = Server(room, make_app(room), ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -255,6 +256,21 @@ def in_this_process(limits: Limits) -> Iterator[Served]:
             server.should_exit = True
             thread.join()
             listener.close()
+
+
+def test_what_nobody_foresaw_is_an_error_of_the_server_without_its_details(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a detail of the inside")
+
+    def break_it(room: Serving) -> None:
+        monkeypatch.setattr(room.backend.engine, "generate", broken)
+
+    with in_this_process(Limits(), break_it) as served:
+        for body in (QUESTION, {**QUESTION, "stream": True}):
+            status, answer = served.post(CHAT, body)
+            assert (status, answer["error"]["code"]) == (500, "internal_error")
+            assert "detail" not in str(answer)
+        assert served.get("/health")[0] == 200
 
 
 def test_slow_senders_are_not_waited_for():

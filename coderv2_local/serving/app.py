@@ -29,7 +29,7 @@ def make_app(serving: Serving) -> ASGIApp:
     """The application for one model."""
     routes = [Route(e.path, e.handler, methods=[e.method]) for e in ENDPOINTS]
     routes.append(Route(DESCRIPTION, openapi, methods=["GET"]))
-    handlers = {HTTPException: _http_error, ApiError: _error, CoderError: _error}
+    handlers = {HTTPException: _http_error, ApiError: _error, CoderError: _error, Exception: _error}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     app.state.serving = serving
@@ -37,7 +37,10 @@ def make_app(serving: Serving) -> ASGIApp:
 
 
 async def _error(request: Request, error: Exception) -> Response:
-    return _response(api_error(error))
+    failure = api_error(error)
+    if failure.status >= 500 and isinstance(error, CoderError):  # what nobody foresaw is raised again, and logged below
+        log.error("%s failed: %s", request.url.path, error)
+    return _response(failure)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ QUIET_SECONDS = 10.0
 """After so long without an event, a comment keeps the connection alive."""
 STUCK_SECONDS = 120.0
 """A client that reads nothing for so long is taken for gone."""
+log = logging.getLogger("coder.serve")
 DONE = b"data: [DONE]\n\n"
 HEAD: Message = {
     "type": "http.response.start",
@@ -70,14 +72,11 @@ class EventStream(Response):
 
     Args:
         events: of the job, as bytes.
-        on_error: called with what ended it early.
     """
 
-    def __init__(
-        self, job: Job, events: AsyncIterator[bytes], on_error: Callable[[BaseException], None] | None = None
-    ) -> None:
+    def __init__(self, job: Job, events: AsyncIterator[bytes]) -> None:
         self.status_code, self.background = 200, None
-        self._job, self._events, self._on_error = job, events, on_error
+        self._job, self._events = job, events
         self._begun = self._is_stuck = False
         self._sending_since = 0.0
         self._last = time.monotonic()
@@ -96,26 +95,33 @@ class EventStream(Response):
                     await keeper
 
     async def _send_all(self, send: Send) -> None:
+        ready = b""
         try:
             async for data in self._events:
-                await self._send(send, data)
+                ready += data
+                if not self._job.is_ahead:
+                    ready = await self._send(send, ready)
+            if ready:
+                await self._send(send, ready)
         except Exception as error:
-            if self._on_error:
-                self._on_error(error)
             failure = api_error(error)
+            if failure.status >= 500 and failure is not error:
+                log.error("a streamed answer failed", exc_info=error)
             if not self._begun:
                 await JSONResponse(failure.body(), failure.status, failure.headers())({"type": "http"}, _nothing, send)
                 return
-            await self._send(send, event(failure.body()))
+            await self._send(send, ready + event(failure.body()))
         await send({"type": "http.response.body", "body": b""})
 
-    async def _send(self, send: Send, data: bytes) -> None:
+    async def _send(self, send: Send, data: bytes) -> bytes:
+        """Send, and return what is left to send: nothing."""
         if not self._begun:
             self._begun = True
             await send(HEAD)
         self._sending_since = self._last = time.monotonic()
         await send({"type": "http.response.body", "body": data, "more_body": True})
         self._sending_since = 0.0
+        return b""
 
     async def _keep_alive(self, send: Send, sender: "asyncio.Task[None] | None") -> None:
         while True:

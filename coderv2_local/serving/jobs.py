@@ -10,6 +10,8 @@ from typing import Literal
 from coderv2_local.fim.hole import Hole
 from coderv2_local.sampling import SamplingOptions, TokenLogprobs
 
+PACE_SECONDS = 0.008
+"""Between two looks at what has come: where tokens come faster, several go out at a time. The first waits for none."""
 Lane = Literal["answer", "infill"]
 Ending = Literal["end", "length", "stop", "time"]
 
@@ -93,7 +95,7 @@ class Job:
         self._arrived = asyncio.Event()
         self._waiting: deque[Piece] = deque()
         self._done = False
-        self._is_called = False
+        self._is_called = self._begun = False
         self._timer = self._loop.call_later(task.seconds, self._expire) if task.seconds is not None else None
 
     def cancel(self) -> None:
@@ -114,9 +116,12 @@ class Job:
         while True:
             done = self._done  # read before what waits: the worker sends its last piece first
             while self._waiting:
+                self._begun = True
                 yield self._waiting.popleft()
             if done:
                 break
+            if self._begun:
+                await asyncio.sleep(PACE_SECONDS)
             await self._arrived.wait()
             self._arrived.clear()
             self._is_called = False
@@ -124,6 +129,11 @@ class Job:
             self._timer.cancel()
         if self.error is not None:
             raise self.error
+
+    @property
+    def is_ahead(self) -> bool:
+        """Is there more to read at once?"""
+        return bool(self._waiting)
 
     async def finish(self) -> None:
         """Wait for the end. Raises as :meth:`pieces`."""
