@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--file-tokens", type=int, default=300)
     parser.add_argument("--decode", type=int, default=150)
+    parser.add_argument("--plain", action="store_true", help="for a file without infill: completions instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, servers(options, home) as (ours, theirs):
         end = end_token(ours)
@@ -116,13 +117,13 @@ def end_token(address: str) -> int:
 def round_of(address: str, n: int, options: argparse.Namespace, end: int) -> dict[str, float]:
     """All figures once."""
     left, right = (file_text(f"{side}{n}", options.file_tokens) for side in ("left", "right"))
-    first_infill(address, left)
-    second = first_infill(address, left + "def more(value):\n    return ")
-    first_infill(address, right)
+    first_token(address, left, options.plain)
+    second = first_token(address, left + "def more(value):\n    return ", options.plain)
+    first_token(address, right, options.plain)
     turns = []
     for k in range(2):
         for text in (left, right):
-            turns.append(first_infill(address, text + f"def again_{k}(value):\n    return "))
+            turns.append(first_token(address, text + f"def again_{k}(value):\n    return ", options.plain))
     return {
         "decode, streamed, tokens a second": decode_speed(address, n, options.decode, end),
         "second infill in a file, seconds": second,
@@ -140,11 +141,13 @@ def file_text(name: str, tokens: int) -> str:
     return "".join(lines)
 
 
-def first_infill(address: str, prefix: str) -> float:
-    """Seconds until an infill of one token is answered."""
+def first_token(address: str, prefix: str, plain: bool) -> float:
+    """Seconds until an infill of one token, or a completion of one where the file has no infill, is answered."""
     body = {"input_prefix": prefix, "input_suffix": "\n\n", "n_predict": 1, "temperature": 0, "cache_prompt": True}
+    if plain:
+        body = {"prompt": prefix, "max_tokens": 1, "temperature": 0, "cache_prompt": True}
     began = time.perf_counter()
-    post(address, "/infill", body)
+    post(address, "/v1/completions" if plain else "/infill", body)
     return time.perf_counter() - began
 
 
