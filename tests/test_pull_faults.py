@@ -160,6 +160,8 @@ def test_a_wrong_size_is_refused_and_does_not_stick(place: Place, difference: in
     assert done.returncode == 2
     assert f"came with {SIZE} bytes, not {SIZE + difference}" in done.stderr
     assert not finished(place)
+    assert place.coder("pull", "mine").returncode == 2
+    assert [start for _, start in place.hub.starts] == [0, 0]  # what came is not gone on with
     place.hub.faults.said.clear()
     assert place.coder("pull", "mine").returncode == 0
     assert finished(place)
