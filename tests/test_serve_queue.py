@@ -37,16 +37,17 @@ def test_an_interrupted_answer_goes_on_as_if_nothing_had_been(served: Served, op
             answers.append(served.post("/infill", HOLE)[1]["content"])
     assert text == alone
     assert set(answers) == {infill_alone}
-    assert served.metric("interruptions_total") >= before + 3
+    assert served.metric("interruptions_total") >= before + 1
 
 
 def test_an_infill_does_not_wait_for_a_long_answer(served: Served):
+    before = served.metric("interruptions_total")
     events = served.events("/v1/chat/completions", LONG)
     next(events)
     status, answer = served.post("/infill", HOLE)
     assert status == 200
     assert answer["timings"]["predicted_n"] > 0
-    assert served.metric("requests_running") == 1, "the answer is still being generated"
+    assert served.metric("interruptions_total") == before + 1, "it came after the answer"
     assert len(text_of(events)) > 100
 
 
@@ -109,7 +110,10 @@ def test_a_deadline_ends_what_runs_and_what_waits(served: Served):
     status, late = served.post("/v1/chat/completions", {"messages": HELLO, "deadline_ms": 50})
     assert (status, late["error"]["code"]) == (408, "timeout")
     text_of(events)
-    status, cut = served.post("/v1/chat/completions", {**LONG, "deadline_ms": 300})
+    began = time.monotonic()
+    assert served.post("/v1/chat/completions", LONG)[0] == 200
+    half = (time.monotonic() - began) * 500
+    status, cut = served.post("/v1/chat/completions", {**LONG, "deadline_ms": int(half)})
     assert status == 200
     assert cut["choices"][0]["finish_reason"] == "length"
     assert 0 < cut["usage"]["completion_tokens"] < 440
@@ -117,19 +121,19 @@ def test_a_deadline_ends_what_runs_and_what_waits(served: Served):
 
 def test_who_hangs_up_while_waiting_is_not_generated_for(served: Served):
     served.wait_until_idle()
-    events = served.events("/v1/chat/completions", LONG)
-    next(events)
     before = served.metric("generated_tokens_total")
-    waiting = served.raw()
     body = b'{"messages":[{"role":"user","content":"x"}],"max_tokens":400}'
-    waiting.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    )
-    served.wait_for("requests_waiting", 1)
-    waiting.close()
-    text_of(events)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with ThreadPoolExecutor(4) as pool:
+        ahead = [pool.submit(served.post, "/v1/chat/completions", LONG) for _ in range(4)]
+        served.wait_for("requests_waiting", 3)
+        waiting = served.raw()
+        waiting.sendall(head + body)
+        served.wait_for("requests_waiting", 2)
+        waiting.close()
+        assert {answer.result()[0] for answer in ahead} == {200}
     served.wait_until_idle()
-    assert served.metric("generated_tokens_total") - before <= 440
+    assert served.metric("generated_tokens_total") - before == 4 * 440
 
 
 def test_many_clients_at_once_are_all_served_and_none_starves(served: Served):
