@@ -8,10 +8,10 @@ from rich.markup import escape
 from cli.chat_edits import tell_interrupted
 from cli.chat_wishes import Wishes
 from cli.repl import Repl
-from coderv2_local.conversation import Event
 from coderv2_local.home import home_folder
 from coderv2_local.models import Model, is_first_run
-from coderv2_local.sessions import Session, Sessions, check_name
+from coderv2_local.sessions.conversation import Event
+from coderv2_local.sessions.store import Session, Sessions, check_name
 from coderv2_local.stream import printable
 from quant.errors import CoderError, InputError
 
@@ -69,7 +69,7 @@ def greet(repl: Repl) -> None:
 
 def name_the_right_one(screen: Console) -> None:
     """Nothing is installed: the one command that gets the right model for this machine. Nothing is measured for it."""
-    from coderv2_local.machine import this_machine
+    from coderv2_local.placement.machine import this_machine
     from coderv2_local.recommend import model_to_get
 
     row = model_to_get(this_machine())

@@ -13,7 +13,7 @@ from quant.errors import InputError
 
 if TYPE_CHECKING:
     from coderv2_local.benchmark.measure import Report, Wanted
-    from coderv2_local.load_wishes import LoadWishes
+    from coderv2_local.placement.load_wishes import LoadWishes
 
 
 def bench(
@@ -44,8 +44,8 @@ def bench(
     Examples: coder bench, coder bench lite.gguf --prompt 128 --tokens 64 --pairs 10
     """
     from coderv2_local.benchmark.measure import Wanted
-    from coderv2_local.load_wishes import LoadWishes
     from coderv2_local.models import find_model
+    from coderv2_local.placement.load_wishes import LoadWishes
 
     path = model_file(model or find_model(None).reference)
     wanted = Wanted(lengths(prompt), tokens, pairs, stock_routing, cold)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from coderv2_local.benchmark.engine_loop import Start
     from coderv2_local.benchmark.measure import Report
     from coderv2_local.benchmark.runs import Ratio
-    from coderv2_local.load_options import LoadOptions
+    from coderv2_local.placement.load_options import LoadOptions
 
 
 def show(report: "Report") -> None:

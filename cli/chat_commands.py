@@ -13,10 +13,10 @@ from cli import chat_edits
 from cli.clipboard import copy
 from cli.status_line import meter, speed
 from coderv2_local.atomic_file import write_atomically
-from coderv2_local.attachments import attach, expand
 from coderv2_local.edits.blocks import find_blocks
-from coderv2_local.seed import new_seed
-from coderv2_local.session_markdown import as_markdown
+from coderv2_local.sampling.seed import new_seed
+from coderv2_local.sessions.attachments import attach, expand
+from coderv2_local.sessions.markdown import as_markdown
 from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coderv2_local.attachments import Attachment, attach, expand
 from coderv2_local.backend import Backend
-from coderv2_local.conversation import Conversation
-from coderv2_local.load_wishes import LoadWishes
 from coderv2_local.models import Model, find_model
 from coderv2_local.open_model import open_model
+from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.preferences import Preferences
-from coderv2_local.sampling import SamplingOptions
-from coderv2_local.seed import new_seed
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.seed import new_seed
+from coderv2_local.sessions.attachments import Attachment, attach, expand
+from coderv2_local.sessions.conversation import Conversation
 
 MAX_TOKENS = 1024
 TOP_P = 0.95

@@ -67,7 +67,7 @@ def evaluate(
     from coderv2_local.evaluation.documents import read_documents
     from coderv2_local.evaluation.holes import KINDS, draw_holes
     from coderv2_local.evaluation.infilling import evaluate as fill_and_judge
-    from coderv2_local.load_wishes import LoadWishes
+    from coderv2_local.placement.load_wishes import LoadWishes
 
     assert what is What.FIM
     documents = read_documents(sources)

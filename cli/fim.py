@@ -18,7 +18,7 @@ from quant.errors import CoderError, InputError
 if TYPE_CHECKING:
     from coderv2_local.fim.fill import Filling, FillOptions
     from coderv2_local.fim.hole import Hole
-    from coderv2_local.load_wishes import LoadWishes
+    from coderv2_local.placement.load_wishes import LoadWishes
 
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest middle, in tokens.")]
 MaxMsOption = Annotated[
@@ -76,8 +76,8 @@ def fim(
         raise InputError("--stdin is a text that is not saved: --apply has no file to write", hint="leave one out")
 
     from cli.fim_backend import infill_backend
-    from coderv2_local.load_wishes import LoadWishes
-    from coderv2_local.sampling import SamplingOptions
+    from coderv2_local.placement.load_wishes import LoadWishes
+    from coderv2_local.sampling.sampler import SamplingOptions
 
     sampling = SamplingOptions(temperature=temperature, seed=seed or 0)
     load = LoadWishes(n_ctx=n_ctx or None, n_threads=threads)

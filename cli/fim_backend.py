@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coderv2_local.backend import Backend
-    from coderv2_local.load_wishes import LoadWishes
+    from coderv2_local.placement.load_wishes import LoadWishes
 
 
 @contextmanager

@@ -174,7 +174,7 @@ class Desk:
         from coderv2_local.fim.fill import FillOptions, fill
         from coderv2_local.fim.related import label_of, related_snippets
         from coderv2_local.fim.source import read_source
-        from coderv2_local.sampling import SamplingOptions
+        from coderv2_local.sampling.sampler import SamplingOptions
 
         assert self.target
         if reread:

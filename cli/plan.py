@@ -11,9 +11,9 @@ from coderv2_local.stream import printable
 from quant.errors import InputError
 
 if TYPE_CHECKING:
-    from coderv2_local.family_plan import Candidate, Row
-    from coderv2_local.machine import Machine
-    from coderv2_local.speed import Rates
+    from coderv2_local.placement.family_plan import Candidate, Row
+    from coderv2_local.placement.machine import Machine
+    from coderv2_local.placement.speed import Rates
 BUSY = 0.5
 """Load for each processor from which measurements are called disturbed."""
 
@@ -31,8 +31,8 @@ def plan(
 
     Nothing is downloaded or loaded; measuring takes about a second. Examples: coder plan, coder plan lite --ctx 32768
     """
-    from coderv2_local.family_plan import CONTEXTS, OURS, RECIPES, best, best_first, candidates, plan_row
-    from coderv2_local.machine import this_machine
+    from coderv2_local.placement.family_plan import CONTEXTS, OURS, RECIPES, best, best_first, candidates, plan_row
+    from coderv2_local.placement.machine import this_machine
     from coderv2_local.registry import known_models
 
     path = file_of(model)
@@ -96,8 +96,8 @@ def _known(name: str) -> Any:
 
 def candidate_of(path: Path, name: str) -> "Candidate":
     """What the file at `path` holds."""
-    from coderv2_local.family_plan import Candidate
-    from coderv2_local.memory_classes import memory_of_file
+    from coderv2_local.placement.family_plan import Candidate
+    from coderv2_local.placement.memory_classes import memory_of_file
     from converters.gguf_header import read_header
 
     return Candidate(name, memory_of_file(read_header(path)))
@@ -105,10 +105,10 @@ def candidate_of(path: Path, name: str) -> "Candidate":
 
 def measure(wanted: "list[Candidate]", machine: "Machine", path: Path | None) -> "tuple[Rates | None, list[str]]":
     """How fast this machine is at what the candidates need, and what could not be measured."""
-    from coderv2_local.disk_speed import large_file, read_speed
-    from coderv2_local.family_plan import types_read
     from coderv2_local.home import home
-    from coderv2_local.speed import measure_rates
+    from coderv2_local.placement.disk_speed import large_file, read_speed
+    from coderv2_local.placement.family_plan import types_read
+    from coderv2_local.placement.speed import measure_rates
     from quant.ggml import GgmlError
 
     remarks = list(machine.remarks)

@@ -9,9 +9,9 @@ from rich.table import Table
 from coderv2_local.stream import printable
 
 if TYPE_CHECKING:
-    from coderv2_local.family_plan import Row
-    from coderv2_local.machine import Machine
-    from coderv2_local.speed import Rates
+    from coderv2_local.placement.family_plan import Row
+    from coderv2_local.placement.machine import Machine
+    from coderv2_local.placement.speed import Rates
 
 NOTE = "GB are 10⁹ bytes. prompt, answer: tokens a second to expect in a short context."
 SHOWN_FEATURES = ("avx2", "avx512", "amx_int8", "neon", "matmul_int8", "sve")
@@ -28,7 +28,7 @@ def show(
     of_all: bool,
 ) -> None:
     """Print the plan to stdout."""
-    from coderv2_local.family_plan import sentence
+    from coderv2_local.placement.family_plan import sentence
 
     out = Console(highlight=False, markup=False)
     out.print(machine_line(machine, rates), soft_wrap=not out.is_terminal)
@@ -60,7 +60,7 @@ def item(text: str, out: Console) -> str:
 
 def machine_line(machine: "Machine", rates: "Rates | None") -> str:
     """The machine in a line."""
-    from coderv2_local.placement_reasons import gb
+    from coderv2_local.placement.reasons import gb
 
     cores = f"{machine.cores} core{'s' if machine.cores != 1 else ''}"
     features = ", ".join(f for f in SHOWN_FEATURES if f in machine.features)
@@ -76,7 +76,7 @@ def machine_line(machine: "Machine", rates: "Rates | None") -> str:
 
 def table(rows: "list[Row]") -> Table:
     """The plans, one a line, within 80 columns."""
-    from coderv2_local.family_plan import pace_of
+    from coderv2_local.placement.family_plan import pace_of
 
     with_model = len({r.model for r in rows}) > 1
     with_recipe = any(r.recipe for r in rows)

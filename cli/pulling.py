@@ -74,8 +74,8 @@ def choose_recipe(wanted: Wanted, screen: Console) -> str:
         InputError: the model does not fit this machine in any.
     """
     from cli.plan import measure
-    from coderv2_local.family_plan import OURS, best, best_first, candidates, plan_row, sentence
-    from coderv2_local.machine import this_machine
+    from coderv2_local.placement.family_plan import OURS, best, best_first, candidates, plan_row, sentence
+    from coderv2_local.placement.machine import this_machine
 
     known = known_models().get(wanted.name)
     if known is None or known.repo != wanted.repo:

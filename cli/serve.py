@@ -120,11 +120,11 @@ def load(
     """The model, ready to be served."""
     import secrets
 
-    from coderv2_local.backend import LocalBackend
-    from coderv2_local.fingerprint import model_fingerprint
-    from coderv2_local.load_wishes import LoadWishes
+    from coderv2_local.local_backend import LocalBackend
+    from coderv2_local.placement.load_wishes import LoadWishes
     from coderv2_local.serving.guard import LOOPBACK_NAMES
     from coderv2_local.serving.state import Serving
+    from coderv2_local.states.fingerprint import model_fingerprint
 
     assert chosen.path is not None
     wishes = LoadWishes(n_ctx=context or None, n_threads=threads)

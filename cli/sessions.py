@@ -12,7 +12,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from coderv2_local.sessions import Sessions
+    from coderv2_local.sessions.store import Sessions
 
 QUESTION_WIDTH = 200
 
@@ -26,8 +26,8 @@ def sessions(
     Example: coder sessions, then coder chat --session NAME
     """
     from coderv2_local.home import home
-    from coderv2_local.session_markdown import as_markdown
-    from coderv2_local.sessions import Sessions
+    from coderv2_local.sessions.markdown import as_markdown
+    from coderv2_local.sessions.store import Sessions
 
     store = Sessions(home() / "sessions")
     if name is not None:

@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from coderv2_local import llama_library
-from coderv2_local.context_size import check_context
 from coderv2_local.hooks import Dispatcher, Tap
 from coderv2_local.interruptible import NEVER, InterruptibleThread
-from coderv2_local.lazy_mapping import without_populating
+from coderv2_local.larger_than_memory.lazy_mapping import without_populating
 from coderv2_local.llama_library import llama
-from coderv2_local.load_options import DEFAULT_CONTEXT, DEFAULTS, KV_TYPES, LoadOptions
 from coderv2_local.loadable import check_loadable
-from coderv2_local.logprobs import TokenLogprobs
-from coderv2_local.sampling import Sampler, SamplingOptions, last_logprobs
-from coderv2_local.tensor_overrides import experts_on_cpu
+from coderv2_local.placement.context_size import check_context
+from coderv2_local.placement.load_options import DEFAULT_CONTEXT, DEFAULTS, KV_TYPES, LoadOptions
+from coderv2_local.placement.tensor_overrides import experts_on_cpu
+from coderv2_local.sampling.logprobs import TokenLogprobs
+from coderv2_local.sampling.sampler import Sampler, SamplingOptions, last_logprobs
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import GgufHeader, read_header
 from quant.cores import usable_cores

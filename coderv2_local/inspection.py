@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from coderv2_local.prompt.layout import ChatFormat, chat_format
+from coderv2_local.verify.structure import problems
 from converters.config import ModelConfig
 from converters.expert_groups import grouping
 from converters.gguf_config import config_of
@@ -14,9 +16,6 @@ from converters.gguf_header import GgufHeader
 from converters.gguf_model import open_gguf
 from converters.metadata import ALIGNMENT, ARCHITECTURE
 from converters.tokenizer import CONTROL, FIM_TOKENS
-
-from .prompt import ChatFormat, chat_format
-from .verify.structure import problems
 
 KNOWN_PRE = "deepseek-llm"
 SLACK = 65536

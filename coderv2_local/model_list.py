@@ -8,9 +8,9 @@ from typing import Any
 from coderv2_local import installed, preferences
 from coderv2_local.default_model import default_model
 from coderv2_local.installed import Damaged, Installed
-from coderv2_local.memory_classes import memory_of_recipe
 from coderv2_local.model_facts import entry_of
 from coderv2_local.models import TINY, find_model
+from coderv2_local.placement.memory_classes import memory_of_recipe
 from coderv2_local.preferences import Preferences
 from coderv2_local.registry import KnownModel, known_models
 

@@ -1,11 +1,12 @@
 """A model's name → a backend that answers."""
 
-from coderv2_local.backend import Backend, LocalBackend
+from coderv2_local.backend import Backend
 from coderv2_local.home import home
 from coderv2_local.installed import note_use
-from coderv2_local.load_wishes import NO_WISHES, LoadWishes
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import Model
-from coderv2_local.prefix_states import PrefixStates
+from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
+from coderv2_local.states.prefix_states import PrefixStates
 
 
 def open_model(model: Model, wishes: LoadWishes = NO_WISHES, *, exact_routing: bool = True) -> Backend:

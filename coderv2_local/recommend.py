@@ -3,8 +3,8 @@
 `coder plan` measures the processor and the disk, too, and explains; this is for the greeting of the first run.
 """
 
-from coderv2_local.family_plan import Row, best, candidates, plan_row
-from coderv2_local.machine import Machine
+from coderv2_local.placement.family_plan import Row, best, candidates, plan_row
+from coderv2_local.placement.machine import Machine
 from coderv2_local.registry import KnownModel, known_models
 
 SMALLEST_RECIPE = "moe-4"

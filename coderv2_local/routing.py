@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coderv2_local.hooks import HookError, TensorHead
+from coderv2_local.reference.router import group_limited_greedy
 from converters.expert_groups import Grouping, grouping
 from converters.gguf_config import SOFTMAX_GATING
 from converters.metadata import ARCHITECTURE
 from quant.ggml import tensor_get, tensor_set
-
-from .hooks import HookError, TensorHead
-from .reference.router import group_limited_greedy
 
 _NODE = re.compile(r"ffn_moe_(probs|topk)-(\d+)")
 _F32, _I32 = 0, 26  # ggml_type

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from coderv2_local.backend import LocalBackend
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
+from coderv2_local.placement.load_options import LoadOptions
 
 ROOT = Path(__file__).parent.parent
 Coder = Callable[..., subprocess.CompletedProcess[str]]

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from coderv2_local.backend import Generation, LocalBackend
+from coderv2_local.backend import Generation
 from coderv2_local.engine import ContextFull
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.prompt import Message
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.prompt.layout import Message
+from coderv2_local.sampling.sampler import SamplingOptions
 from coderv2_local.stream import whole_pieces
 from quant.errors import InputError
 

@@ -26,9 +26,9 @@ from coderv2_local.benchmark.process_counters import bytes_read, memory, since
 from coderv2_local.benchmark.prompt_ids import code_prompts
 from coderv2_local.benchmark.runs import Ratio, Rounds, Run, by_turns
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.load_wishes import LoadWishes
 from coderv2_local.models import find_model
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.placement.load_wishes import LoadWishes
 from quant.errors import InputError
 
 TINY = find_model("tiny").path

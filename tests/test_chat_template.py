@@ -2,8 +2,8 @@
 
 import pytest
 
-from coderv2_local.chat_template import layout, template_prompt
-from coderv2_local.prompt import ChatFormat, Message, chat_prompt
+from coderv2_local.prompt.chat_template import layout, template_prompt
+from coderv2_local.prompt.layout import ChatFormat, Message, chat_prompt
 from quant.errors import InputError
 
 PUBLISHED = (

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderv2_local.attachments import attach, changed, expand
-from coderv2_local.backend import LocalBackend
-from coderv2_local.conversation import Conversation
 from coderv2_local.engine import ContextFull
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sessions.attachments import attach, changed, expand
+from coderv2_local.sessions.conversation import Conversation
 from quant.errors import InputError
 
 

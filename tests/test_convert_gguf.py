@@ -9,7 +9,7 @@ from checkpoints import FULL, LITE, convert, read_tensors, write_checkpoint
 from small_models import golden, patch_float, write_gguf
 
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.routing import install_taps
 from converters.gguf_config import config_of
 from converters.gguf_header import read_header

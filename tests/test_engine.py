@@ -15,9 +15,9 @@ import pytest
 
 from coderv2_local.engine import Cancelled, ContextFull, Engine, EngineError, shared_prefix
 from coderv2_local.hooks import HookError
-from coderv2_local.load_options import LoadOptions
 from coderv2_local.models import find_model
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import read_header
 from quant.errors import InputError

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from synthetic_models import GROUPED, LITE, small_model
 
-from coderv2_local import expert_prefetch, residency
-from coderv2_local.backend import LocalBackend
 from coderv2_local.engine import Engine
-from coderv2_local.expert_prefetch import ExpertPrefetch, larger_than_memory, read_ids
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.residency import SUPPORTED, ModelFiles, ReadError
+from coderv2_local.larger_than_memory import expert_prefetch, residency
+from coderv2_local.larger_than_memory.expert_prefetch import ExpertPrefetch, larger_than_memory, read_ids
+from coderv2_local.larger_than_memory.residency import SUPPORTED, ModelFiles, ReadError
+from coderv2_local.larger_than_memory.weight_ranges import Range
+from coderv2_local.local_backend import LocalBackend
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.routing import install_taps, read_floats
-from coderv2_local.sampling import SamplingOptions
-from coderv2_local.weight_ranges import Range
+from coderv2_local.sampling.sampler import SamplingOptions
 from converters.gguf_header import read_header
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="experts are read ahead on Linux only")

@@ -14,7 +14,7 @@ from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.source import read_source
 from coderv2_local.fim.target import Target, hole_at, parse_target, replaced_range
 from coderv2_local.fim.window import Budgets, counter, prefix_start, suffix_end, window
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 from quant.errors import InputError
 
 SOURCE = "def add(a, b):\n    \n    return c\n"

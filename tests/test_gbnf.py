@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from coderv2_local.gbnf import check_grammar
 from coderv2_local.llama_library import llama
+from coderv2_local.sampling.gbnf import check_grammar
 from quant.errors import InputError
 
 GOOD = [

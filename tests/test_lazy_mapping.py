@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from synthetic_models import small_model
 
-from coderv2_local import lazy_mapping
 from coderv2_local.engine import Engine
-from coderv2_local.lazy_mapping import MAP_POPULATE, without_populating
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.larger_than_memory import lazy_mapping
+from coderv2_local.larger_than_memory.lazy_mapping import MAP_POPULATE, without_populating
+from coderv2_local.placement.load_options import LoadOptions
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(
@@ -128,7 +128,7 @@ LOAD = """
 import sys
 from pathlib import Path
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.placement.load_options import LoadOptions
 
 def read() -> int:
     return int(Path("/proc/self/io").read_text().split("\\nread_bytes: ")[1].split()[0])

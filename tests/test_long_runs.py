@@ -2,7 +2,7 @@
 
 import pytest
 
-from coderv2_local.backend import LocalBackend
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.vocabulary import LONGEST_RUN
 
 

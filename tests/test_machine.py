@@ -9,9 +9,9 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from coderv2_local.cgroups import cpu_limit, memory_limit
-from coderv2_local.disk_speed import large_file, read_speed
-from coderv2_local.machine import list_gpus, physical_cores, this_machine
+from coderv2_local.placement.cgroups import cpu_limit, memory_limit
+from coderv2_local.placement.disk_speed import large_file, read_speed
+from coderv2_local.placement.machine import list_gpus, physical_cores, this_machine
 from quant import ggml_cpu
 from quant.block_types import block_type
 from quant.cores import usable_cores
@@ -140,7 +140,9 @@ def test_a_real_memory_limit_is_seen(tmp_path):
             group.rmdir()
         pytest.skip("no right to make a memory cgroup")
     try:
-        code = "from coderv2_local.machine import this_machine; m = this_machine(); print(m.memory, m.available)"
+        code = (
+            "from coderv2_local.placement.machine import this_machine; m = this_machine()\nprint(m.memory, m.available)"
+        )
         script = f'echo $$ > {group}/cgroup.procs; exec "{sys.executable}" -c "{code}"'
         shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
         memory, available = map(int, shown.stdout.split())

@@ -15,8 +15,8 @@ from terminal import Terminal
 from test_models import TINY, home, put
 
 from coderv2_local import installed
-from coderv2_local.machine import Gpu, Machine
 from coderv2_local.models import find_model
+from coderv2_local.placement.machine import Gpu, Machine
 from coderv2_local.preferences import TABLES, Preferences
 from coderv2_local.recommend import model_to_get
 from coderv2_local.registry import LICENCES
@@ -234,7 +234,7 @@ def test_the_model_to_get(machine: Machine, name: str | None) -> None:
 
 
 def test_the_greeting_neither_measures_nor_plans_for_what_cannot_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from coderv2_local import disk_speed, family_plan, speed
+    from coderv2_local.placement import disk_speed, family_plan, speed
 
     def never(*args: object, **more: object) -> None:
         raise AssertionError("the first run measures nothing")

@@ -13,18 +13,18 @@ from small_models import LITE as SMALL_LITE
 from small_models import random_checkpoint, write_gguf
 
 from coderv2_local import llama_library
-from coderv2_local.backend import LocalBackend
 from coderv2_local.engine import Engine
-from coderv2_local.layout import GPU_RESERVE, gpu_budget, lay_out
 from coderv2_local.llama_library import llama
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.load_wishes import LoadWishes
-from coderv2_local.machine import Gpu, Machine
-from coderv2_local.memory_classes import ModelMemory, memory_of_file, memory_of_recipe
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.placement import Placement, PlacementError, load_options_for, place
+from coderv2_local.placement.layout import GPU_RESERVE, gpu_budget, lay_out
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.placement.load_wishes import LoadWishes
+from coderv2_local.placement.machine import Gpu, Machine
+from coderv2_local.placement.memory_classes import ModelMemory, memory_of_file, memory_of_recipe
+from coderv2_local.placement.place import Placement, PlacementError, load_options_for, place
+from coderv2_local.placement.tensor_overrides import expert_pattern
 from coderv2_local.registry import known_model, known_models
-from coderv2_local.tensor_overrides import expert_pattern
 from converters.gguf_header import read_header
 from converters.metadata import architecture_keys, encode_header, text, tokenizer_keys, u32
 from converters.metadata import lay_out as lay_out_file

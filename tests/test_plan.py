@@ -11,12 +11,21 @@ from conftest import ROOT, assert_refused
 from rich.console import Console
 
 from cli.plan_screen import machine_line, table, tokens
-from coderv2_local.family_plan import OURS, RECIPES, best, best_first, candidates, plan_row, sentence, types_read
-from coderv2_local.machine import Gpu, Machine
-from coderv2_local.memory_classes import memory_of_recipe
-from coderv2_local.placement import place
+from coderv2_local.placement.family_plan import (
+    OURS,
+    RECIPES,
+    best,
+    best_first,
+    candidates,
+    plan_row,
+    sentence,
+    types_read,
+)
+from coderv2_local.placement.machine import Gpu, Machine
+from coderv2_local.placement.memory_classes import memory_of_recipe
+from coderv2_local.placement.place import place
+from coderv2_local.placement.speed import Rates, bytes_a_token, expected_speed, measure_rates, types_of
 from coderv2_local.registry import known_model, known_models
-from coderv2_local.speed import Rates, bytes_a_token, expected_speed, measure_rates, types_of
 
 GIB = 1 << 30
 TYPES = ("Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "BF16")

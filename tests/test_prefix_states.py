@@ -12,15 +12,15 @@ import time
 import numpy as np
 import pytest
 
-from coderv2_local.backend import LocalBackend
 from coderv2_local.engine import Engine
-from coderv2_local.fingerprint import model_fingerprint
-from coderv2_local.kept_states import KeptStates
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.prefix_states import PrefixStates, StateError, state_owner
-from coderv2_local.prompt import Message
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.prompt.layout import Message
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.states.fingerprint import model_fingerprint
+from coderv2_local.states.kept_states import KeptStates
+from coderv2_local.states.prefix_states import PrefixStates, StateError, state_owner
 from converters.gguf_header import read_header
 from tests.conftest import ROOT
 
@@ -280,9 +280,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.models import find_model
-from coderv2_local.prefix_states import PrefixStates
+from coderv2_local.states.prefix_states import PrefixStates
 states = PrefixStates(Path(sys.argv[1]), int(sys.argv[2]))
 with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1)) as engine:
     bos = engine.vocabulary.bos

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coderv2_local.prompt import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
+from coderv2_local.prompt.layout import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
 
 PUBLISHED = (
     "{{ bos_token }}{% for message in messages %}{{ 'User: ' + message['content'] }}{% endfor %}{{ 'Assistant:' }}"

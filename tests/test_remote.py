@@ -23,11 +23,11 @@ from remote_servers import (
 from coderv2_local import remote
 from coderv2_local.engine import ContextFull
 from coderv2_local.fim.trained import fim_training
-from coderv2_local.prompt import Message, chat_prompt
+from coderv2_local.prompt.layout import Message, chat_prompt
 from coderv2_local.remote.address import parse_address
 from coderv2_local.remote.flavours import Flavour
 from coderv2_local.remote.request_fields import sampling_fields
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 from quant.errors import InputError
 
 GREEDY = SamplingOptions()

@@ -8,10 +8,10 @@ import pytest
 from remote_servers import STREAM_HEAD, ScriptedServer, events, models, says
 
 from coderv2_local import remote
-from coderv2_local.prompt import Message
+from coderv2_local.prompt.layout import Message
 from coderv2_local.remote import RemoteError, TimeLimits
 from coderv2_local.remote.address import parse_address
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 from quant.errors import InputError
 
 SECRET = "sk-0123456789abcdef"

@@ -9,9 +9,9 @@ from remote_servers import STREAM_HEAD, ScriptedServer, answer, events, free_por
 
 from coderv2_local import remote
 from coderv2_local.engine import ContextFull
-from coderv2_local.prompt import Message
+from coderv2_local.prompt.layout import Message
 from coderv2_local.remote import RemoteError, TimeLimits
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 from quant.errors import CoderError, InputError
 
 CHAT = "/v1/chat/completions"

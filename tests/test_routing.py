@@ -12,7 +12,7 @@ from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
 
 from coderv2_local.engine import Engine
 from coderv2_local.hooks import HookError, TensorHead
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.reference.checkpoint_weights import CheckpointWeights
 from coderv2_local.reference.model import forward
 from coderv2_local.reference.router import group_limited_greedy

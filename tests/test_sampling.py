@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from coderv2_local.engine import Engine
-from coderv2_local.json_schema import grammar_of
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.logprobs import token_logprobs
 from coderv2_local.models import find_model
-from coderv2_local.sampling import GrammarDeadEnd, SamplingOptions
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.sampling.json_schema import grammar_of
+from coderv2_local.sampling.logprobs import token_logprobs
+from coderv2_local.sampling.sampler import GrammarDeadEnd, SamplingOptions
 from quant.errors import InputError
 
 HOT = {"temperature": 3.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}  # nearly every token may come

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from serve_process import EOS, HELLO, Served, serving
 
-from coderv2_local.backend import LocalBackend
-from coderv2_local.prompt import Message
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.local_backend import LocalBackend
+from coderv2_local.prompt.layout import Message
+from coderv2_local.sampling.sampler import SamplingOptions
 
 openai = pytest.importorskip("openai", reason="the openai package is not installed")
 TURNS = [Message("user", HELLO[0]["content"])]

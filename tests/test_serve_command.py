@@ -12,8 +12,8 @@ from conftest import Coder, assert_refused
 from serve_process import HELLO, serving
 
 from coderv2_local import __version__
-from coderv2_local.load_wishes import LoadWishes
 from coderv2_local.models import find_model
+from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.serving.find_server import find_server
 from coderv2_local.serving.server_file import FOLDER, running_servers
 

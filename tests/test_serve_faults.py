@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serve_process import HELLO, LONG, Served, serving, text_of
 
-from coderv2_local.backend import LocalBackend
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.serving.app import make_app
 from coderv2_local.serving.openapi import description
 from coderv2_local.serving.server import Server, bind

@@ -9,10 +9,10 @@ import pytest
 from serve_process import HELLO, LONG, Served, serving, text_of
 
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
 from coderv2_local.models import find_model
-from coderv2_local.prefix_states import PrefixStates
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.serving.kept import ServedStates
+from coderv2_local.states.prefix_states import PrefixStates
 
 HOLE = {"input_prefix": 'def is_odd(n):\n    """Return True if n is odd."""\n', "input_suffix": "\n\n", "n_predict": 12}
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from coderv2_local.backend import LocalBackend
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.prompt import Message
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.prompt.layout import Message
+from coderv2_local.sampling.sampler import SamplingOptions
 from coderv2_local.serving.errors import ApiError
 from coderv2_local.serving.infill_prompt import infill_ids
 from coderv2_local.serving.jobs import Job, Task
@@ -32,7 +32,7 @@ def room() -> Iterator[Serving]:
 
 def answer(room: Serving, question: str = LONG_QUESTION, limit: int = 40, **more) -> Task:
     backend = room.backend
-    from coderv2_local.prompt import chat_prompt
+    from coderv2_local.prompt.layout import chat_prompt
 
     prompt = chat_prompt([Message("user", question)], backend.format, backend.vocabulary)
     options = SamplingOptions(temperature=1.2, seed=5, logit_bias={backend.vocabulary.eos: -float("inf")})

@@ -11,8 +11,8 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderv2_local.session_markdown import as_markdown
-from coderv2_local.sessions import Sessions
+from coderv2_local.sessions.markdown import as_markdown
+from coderv2_local.sessions.store import Sessions
 from quant.errors import CoderError, InputError
 
 ASK = {"do": "ask", "text": "Write a parser, please", "changed": []}
@@ -84,7 +84,7 @@ def test_a_crash_in_the_middle_of_a_line_loses_only_that_line(sessions):
 
 def test_every_event_survives_a_kill(sessions):
     program = (
-        "import os, signal, sys; from pathlib import Path; from coderv2_local.sessions import Sessions\n"
+        "import os, signal, sys; from pathlib import Path; from coderv2_local.sessions.store import Sessions\n"
         f"s = Sessions(Path({str(sessions.folder)!r})).new('tiny')\n"
         f"s.write({ASK!r}); s.write({{'do': 'clear'}}); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -7,8 +7,8 @@ import pytest
 from synthetic_models import GROUPED, LITE, small_model, tool
 
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
 from coderv2_local.loadable import check_loadable
+from coderv2_local.placement.load_options import LoadOptions
 from converters.gguf_header import read_header
 from converters.tensor_table import tensor_table
 

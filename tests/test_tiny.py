@@ -5,11 +5,11 @@ import ast
 import pytest
 from conftest import ROOT
 
-from coderv2_local.conversation import Conversation
 from coderv2_local.fim.fill import FillOptions, fill
 from coderv2_local.fim.hole import Hole
 from coderv2_local.models import find_model
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sessions.conversation import Conversation
 from converters.gguf_header import read_header
 
 FUNCTIONS = [  # @ stands for the blank line

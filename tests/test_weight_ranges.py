@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from synthetic_models import LITE, small_model
 
+from coderv2_local.larger_than_memory.weight_ranges import Range, Stack, dense_bytes, weight_ranges
 from coderv2_local.models import find_model
-from coderv2_local.weight_ranges import Range, Stack, dense_bytes, weight_ranges
 from converters.gguf_header import dequantize, read_header
 from quant import ggml
 

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from coderv2_local.family_plan import Row, candidates, pace_of, plan_row
-from coderv2_local.machine import Gpu, Machine
-from coderv2_local.placement_reasons import gb
+from coderv2_local.placement.family_plan import Row, candidates, pace_of, plan_row
+from coderv2_local.placement.machine import Gpu, Machine
+from coderv2_local.placement.reasons import gb
+from coderv2_local.placement.speed import Rates
 from coderv2_local.registry import known_model
-from coderv2_local.speed import Rates
 from quant.block_types import block_type
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hardware.md"

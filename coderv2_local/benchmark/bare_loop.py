@@ -11,8 +11,8 @@ from coderv2_local.benchmark.loop_process import LoopError
 from coderv2_local.benchmark.process_counters import bytes_read, since
 from coderv2_local.benchmark.runs import Run
 from coderv2_local.llama_library import llama
-from coderv2_local.load_options import KV_TYPES, LoadOptions
-from coderv2_local.tensor_overrides import experts_on_cpu
+from coderv2_local.placement.load_options import KV_TYPES, LoadOptions
+from coderv2_local.placement.tensor_overrides import experts_on_cpu
 
 
 class BareLoop:

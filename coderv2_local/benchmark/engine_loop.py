@@ -10,8 +10,8 @@ from coderv2_local.benchmark.page_cache import share_in_memory
 from coderv2_local.benchmark.process_counters import bytes_read, since
 from coderv2_local.benchmark.runs import Run
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 
 
 @dataclass(frozen=True)

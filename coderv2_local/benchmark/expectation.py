@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coderv2_local.disk_speed import read_speed
-from coderv2_local.memory_classes import memory_of_file
-from coderv2_local.placement import Placement
-from coderv2_local.speed import bytes_a_token, expected_speed, measure_rates, types_of
+from coderv2_local.placement.disk_speed import read_speed
+from coderv2_local.placement.memory_classes import memory_of_file
+from coderv2_local.placement.place import Placement
+from coderv2_local.placement.speed import bytes_a_token, expected_speed, measure_rates, types_of
 from converters.gguf_header import GgufHeader
 from quant.ggml import GgmlError
 

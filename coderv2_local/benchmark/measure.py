@@ -18,10 +18,10 @@ from coderv2_local.benchmark.process_counters import Memory, memory
 from coderv2_local.benchmark.prompt_ids import code_prompts
 from coderv2_local.benchmark.runs import Loop, Rounds, by_turns
 from coderv2_local.engine import Engine
-from coderv2_local.expert_prefetch import ExpertPrefetch, larger_than_memory
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.load_wishes import LoadWishes
-from coderv2_local.placement import Placement, load_options_for
+from coderv2_local.larger_than_memory.expert_prefetch import ExpertPrefetch, larger_than_memory
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.placement.load_wishes import LoadWishes
+from coderv2_local.placement.place import Placement, load_options_for
 from coderv2_local.routing import install_taps
 from converters.gguf_header import read_header
 from converters.gguf_model import open_gguf

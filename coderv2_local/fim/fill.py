@@ -10,7 +10,7 @@ from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.stops import End, Watch, end_of
 from coderv2_local.fim.trims import trimmed
 from coderv2_local.fim.window import USUAL, Budgets, budgets_for, counter, window
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 from quant.errors import InputError
 
 OUT_OF_TIME = "time"

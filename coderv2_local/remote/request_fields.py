@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from coderv2_local.remote.flavours import Flavour
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
 from quant.errors import InputError
 
 NEVER = -100

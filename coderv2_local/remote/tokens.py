@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from coderv2_local.prompt import Message
+from coderv2_local.prompt.layout import Message
 from coderv2_local.remote.client import Client
 from coderv2_local.remote.failures import RemoteError
 from coderv2_local.remote.flavours import Flavour, Served

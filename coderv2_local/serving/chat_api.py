@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coderv2_local.prompt import ChatFormat, Message, Role, chat_prompt
+from coderv2_local.prompt.layout import ChatFormat, Message, Role, chat_prompt
 from coderv2_local.serving.body import read_object
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.events import DONE, EventStream, event, whole

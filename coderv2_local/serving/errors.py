@@ -3,7 +3,7 @@
 from typing import Any
 
 from coderv2_local.engine import ContextFull
-from coderv2_local.sampling import GrammarDeadEnd
+from coderv2_local.sampling.sampler import GrammarDeadEnd
 from quant.errors import CoderError, InputError
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}

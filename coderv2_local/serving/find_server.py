@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from coderv2_local import __version__
-from coderv2_local.fingerprint import model_fingerprint
-from coderv2_local.load_wishes import LoadWishes
+from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.serving.server_file import ServerFile, running_servers
+from coderv2_local.states.fingerprint import model_fingerprint
 from converters.gguf_header import read_header
 from quant.errors import CoderError
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from coderv2_local.fim.context import Snippet, preamble
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.window import USUAL, Budgets, budgets_for, counter, window
-from coderv2_local.prompt import infill_prompt
+from coderv2_local.prompt.layout import infill_prompt
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.state import Serving
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coderv2_local.fim.hole import Hole
-from coderv2_local.sampling import SamplingOptions, TokenLogprobs
+from coderv2_local.sampling.sampler import SamplingOptions, TokenLogprobs
 
 PACE_SECONDS = 0.008
 """Between two looks at what has come: where tokens come faster, several go out at a time. The first waits for none."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from coderv2_local.engine import Engine, EngineError
-from coderv2_local.kept_states import WORTH, KeptStates
-from coderv2_local.prefix_states import PrefixStates, StateError
-from coderv2_local.state_file import State
+from coderv2_local.states.kept_states import WORTH, KeptStates
+from coderv2_local.states.prefix_states import PrefixStates, StateError
+from coderv2_local.states.state_file import State
 from quant.errors import InputError
 
 MOST_SAVED = 8

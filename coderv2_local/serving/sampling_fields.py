@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from coderv2_local.sampling import SamplingOptions
-from coderv2_local.seed import new_seed
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.seed import new_seed
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.fields import Field, Fields, check_range, texts
 from coderv2_local.vocabulary import Vocabulary

@@ -11,10 +11,10 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coderv2_local.home import home
-from coderv2_local.prefix_states import PrefixStates
 from coderv2_local.serving.app import make_app
 from coderv2_local.serving.connections import Connections
 from coderv2_local.serving.state import Serving
+from coderv2_local.states.prefix_states import PrefixStates
 from quant.errors import CoderError, InputError
 
 GRACE_SECONDS = 5

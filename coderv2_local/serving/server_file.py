@@ -27,7 +27,7 @@ class ServerFile:
 
     Attributes:
         started: when its process began, in seconds since 1970.
-        fingerprint: of its model (:mod:`coderv2_local.fingerprint`).
+        fingerprint: of its model (:mod:`coderv2_local.states.fingerprint`).
         version: of this program.
         exact_routing: does it choose experts as the model was trained to?
         needs_key: does it want its key?

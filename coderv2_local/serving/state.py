@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from coderv2_local.backend import MINIMUM_ANSWER, LocalBackend
+from coderv2_local.backend import MINIMUM_ANSWER
 from coderv2_local.engine import ContextFull
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.serving.jobs import Job, Task
 from coderv2_local.serving.kept import ServedStates
 from coderv2_local.serving.metrics import Metrics

@@ -13,16 +13,17 @@ import time
 from collections.abc import Generator
 from contextlib import closing, suppress
 
-from coderv2_local.backend import LocalBackend, without_first_space
+from coderv2_local.backend import without_first_space
 from coderv2_local.engine import Cancelled, Engine, shared_prefix
 from coderv2_local.fim.fill import by_the_rules
 from coderv2_local.fim.stops import Watch
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.serving.errors import ApiError
 from coderv2_local.serving.jobs import Job, Piece
 from coderv2_local.serving.kept import ServedStates
 from coderv2_local.serving.metrics import Metrics
 from coderv2_local.serving.queue import JobQueue
-from coderv2_local.state_file import State
+from coderv2_local.states.state_file import State
 from coderv2_local.stream import decode_utf8, until
 
 SMALL_STEP = 32

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from coderv2_local.engine import Engine
+from coderv2_local.hooks import HookError, Tap, TensorHead
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.routing import read_floats
 from quant.ggml import tensor_get
 
-from ..engine import Engine
-from ..hooks import HookError, Tap, TensorHead
-from ..load_options import LoadOptions
-from ..routing import read_floats
 from .measures import Logits
 
 Values = npt.NDArray[np.generic]

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from coderv2_local.loadable import check_loadable
+from coderv2_local.routing import install_taps
 from converters.config import ModelConfig
 from converters.expert_groups import Grouping, fits, grouping, grouping_of
 from converters.gguf_config import config_of
@@ -14,9 +16,7 @@ from converters.gguf_header import GgufHeader
 from converters.gguf_model import GgufModel, open_gguf
 from quant.errors import InputError, VerdictError
 
-from ..loadable import check_loadable
 from ..reference.model import checked_ids, forward
-from ..routing import install_taps
 from .engine_side import StageTap, engine_logits, exact_engine
 from .layers import StageComparer, broken_rules
 from .measures import Logits, agreement

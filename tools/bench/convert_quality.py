@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from coderv2_local.engine import Engine  # noqa: E402 - found once the path is set
-from coderv2_local.load_options import LoadOptions  # noqa: E402
+from coderv2_local.placement.load_options import LoadOptions  # noqa: E402
 from coderv2_local.routing import install_taps  # noqa: E402
 from converters.gguf_header import read_header  # noqa: E402
 from converters.job import Options, closing, plan_source  # noqa: E402

@@ -23,16 +23,16 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from coderv2_local.backend import LocalBackend
 from coderv2_local.fim.fill import Filling, FillOptions, fill
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.source import read_source
 from coderv2_local.fim.stops import Watch
 from coderv2_local.fim.trims import trimmed
 from coderv2_local.fim.window import Budgets, counter, prefix_start
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.prefix_states import PrefixStates
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.states.prefix_states import PrefixStates
 from coderv2_local.vocabulary import FimIds
 
 HERE = Path(__file__)

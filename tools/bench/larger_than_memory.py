@@ -46,8 +46,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from coderv2_local.engine import Engine
-    from coderv2_local.expert_prefetch import larger_than_memory
-    from coderv2_local.load_options import LoadOptions
+    from coderv2_local.larger_than_memory.expert_prefetch import larger_than_memory
+    from coderv2_local.placement.load_options import LoadOptions
     from coderv2_local.routing import install_taps
     from converters.gguf_header import read_header
 
@@ -150,8 +150,8 @@ def run_child(args: argparse.Namespace, mode: str, limit: int) -> dict[str, Any]
 
 def drop_from_cache(path: Path) -> None:
     """Drop the file's pages; the whole page cache where another process has the file mapped."""
-    from coderv2_local.residency import ModelFiles
-    from coderv2_local.weight_ranges import Range
+    from coderv2_local.larger_than_memory.residency import ModelFiles
+    from coderv2_local.larger_than_memory.weight_ranges import Range
 
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

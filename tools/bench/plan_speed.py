@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from coderv2_local.engine import Engine
-from coderv2_local.load_wishes import LoadWishes
-from coderv2_local.memory_classes import memory_of_file
-from coderv2_local.placement import load_options_for
-from coderv2_local.speed import expected_speed, measure_rates, types_of
+from coderv2_local.placement.load_wishes import LoadWishes
+from coderv2_local.placement.memory_classes import memory_of_file
+from coderv2_local.placement.place import load_options_for
+from coderv2_local.placement.speed import expected_speed, measure_rates, types_of
 from converters.gguf_header import read_header
 
 CONTEXT = 4096

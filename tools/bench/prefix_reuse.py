@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 from coderv2_local.engine import Engine
-from coderv2_local.kept_states import KeptStates
-from coderv2_local.load_options import LoadOptions
 from coderv2_local.models import find_model
-from coderv2_local.prefix_states import PrefixStates
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.routing import install_taps
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.states.kept_states import KeptStates
+from coderv2_local.states.prefix_states import PrefixStates
 from converters.gguf_header import read_header
 
 TEXT = (

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from coderv2_local.engine import Engine
-from coderv2_local.load_options import LoadOptions
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.routing import install_taps
 from converters.config import ModelConfig, YarnConfig
 from converters.metadata import architecture_keys, encode_header, i32s, text, texts, u32

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 def start_engine(path: Path, n_prompt: int) -> tuple[Any, dict[str, Any]]:
     """The engine, with its defaults."""
     from coderv2_local.engine import Engine
-    from coderv2_local.sampling import SamplingOptions
+    from coderv2_local.sampling.sampler import SamplingOptions
 
     began = time.perf_counter()
     engine = Engine(path)

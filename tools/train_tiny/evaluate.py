@@ -15,14 +15,14 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from coderv2_local.backend import LocalBackend
-from coderv2_local.conversation import Conversation
 from coderv2_local.evaluation.documents import Document
 from coderv2_local.evaluation.holes import KINDS, draw_holes
 from coderv2_local.evaluation.infilling import PYTHON, evaluate, figures, reasons
 from coderv2_local.evaluation.measures import parses
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sessions.conversation import Conversation
 
 CHAT = SamplingOptions(repeat_penalty=find_model("tiny").repeat_penalty)
 FENCED = re.compile(r"```python\n(.*?)```", re.S)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from coderv2_local.attachments import Attachment, changed
 from coderv2_local.backend import Backend, Generation, Progress
 from coderv2_local.engine import ContextFull
-from coderv2_local.prompt import Message
-from coderv2_local.sampling import SamplingOptions
+from coderv2_local.prompt.layout import Message
+from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sessions.attachments import Attachment, changed
 from quant.errors import InputError
 
 Event = dict[str, Any]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from coderv2_local.gbnf import MAX_LENGTH, MAX_REPETITIONS, check_grammar
+from coderv2_local.sampling.gbnf import MAX_LENGTH, MAX_REPETITIONS, check_grammar
 from quant.errors import InputError
 
 MAX_DEPTH = 64  # schemas inside schemas

@@ -42,7 +42,7 @@ class ChatFormat(Enum):
 
 def chat_format(template: str | None) -> ChatFormat:
     """The format of a file's chat template; files without one (Base models) get the plain format, and a template that
-    is none of this family's is rendered (:mod:`coderv2_local.chat_template`).
+    is none of this family's is rendered (:mod:`coderv2_local.prompt.chat_template`).
     """
     if template is None:
         return ChatFormat.PLAIN
@@ -68,7 +68,7 @@ def chat_prompt(
         InputError: a template that cannot be rendered.
     """
     if form is ChatFormat.TEMPLATE:
-        from coderv2_local.chat_template import template_prompt
+        from coderv2_local.prompt.chat_template import template_prompt
 
         return template_prompt(messages, template or "", vocabulary)
     ids = [vocabulary.bos]

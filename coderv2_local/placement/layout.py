@@ -3,9 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.machine import Gpu, Machine
-from coderv2_local.memory_classes import ModelMemory
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.placement.machine import Gpu, Machine
+from coderv2_local.placement.memory_classes import ModelMemory
 
 GPU_RESERVE = 512 << 20
 """Left free on each GPU: the driver's own context and the screen."""

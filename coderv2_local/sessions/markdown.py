@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from coderv2_local.conversation import Event
+from coderv2_local.sessions.conversation import Event
 
 _HEADINGS = {"system": "System", "ask": "You", "answer": "Answer"}
 _REMARKS = {"take_back": "The answer above was taken back.", "clear": "The conversation was cleared."}

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from coderv2_local.conversation import Event
+from coderv2_local.sessions.conversation import Event
 from quant.errors import InputError
 
 FORMAT = 1

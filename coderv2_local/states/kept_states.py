@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from coderv2_local.engine import Engine, shared_prefix
-from coderv2_local.state_file import State
+from coderv2_local.states.state_file import State
 
 MAX_BYTES = 1 << 30
 WORTH = 64  # tokens: fewer are evaluated again as fast as a state is copied

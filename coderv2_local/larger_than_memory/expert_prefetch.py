@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from coderv2_local.hooks import HookError, TensorHead
-from coderv2_local.residency import SUPPORTED, ModelFiles, available_memory
-from coderv2_local.router_ahead import RouterAhead
+from coderv2_local.larger_than_memory.residency import SUPPORTED, ModelFiles, available_memory
+from coderv2_local.larger_than_memory.router_ahead import RouterAhead
+from coderv2_local.larger_than_memory.weight_ranges import WeightRanges, weight_ranges
 from coderv2_local.routing import read_floats
-from coderv2_local.weight_ranges import WeightRanges, weight_ranges
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
 from quant.ggml import tensor_get

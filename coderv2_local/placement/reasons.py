@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from coderv2_local.layout import Layout, gpu_budget
-from coderv2_local.load_options import DEFAULT_BATCH, LoadOptions
-from coderv2_local.load_wishes import LoadWishes
-from coderv2_local.machine import Machine
-from coderv2_local.memory_classes import ModelMemory
+from coderv2_local.placement.layout import Layout, gpu_budget
+from coderv2_local.placement.load_options import DEFAULT_BATCH, LoadOptions
+from coderv2_local.placement.load_wishes import LoadWishes
+from coderv2_local.placement.machine import Machine
+from coderv2_local.placement.memory_classes import ModelMemory
 
 
 def reasons(

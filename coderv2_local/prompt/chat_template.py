@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coderv2_local import render_template
+from coderv2_local.prompt import render_template
 from quant.errors import InputError
 
 if TYPE_CHECKING:
-    from coderv2_local.prompt import Message
+    from coderv2_local.prompt.layout import Message
     from coderv2_local.vocabulary import Vocabulary
 
 SECONDS = 20  # of waiting: the process has its own limit of computing

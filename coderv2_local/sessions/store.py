@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from coderv2_local.conversation import Event
-from coderv2_local.session_lines import FORMAT, parse, to_line
+from coderv2_local.sessions.conversation import Event
+from coderv2_local.sessions.lines import FORMAT, parse, to_line
 from quant.errors import CoderError, InputError
 
 SUFFIX = ".jsonl"

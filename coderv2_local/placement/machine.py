@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from coderv2_local.cgroups import cpu_limit, memory_limit
+from coderv2_local.placement.cgroups import cpu_limit, memory_limit
 from quant import ggml, ggml_cpu
 from quant.cores import usable_cores
 from quant.errors import CoderError

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coderv2_local.load_options import DEFAULT_BATCH
-from coderv2_local.load_wishes import LoadWishes
-from coderv2_local.machine import Machine
-from coderv2_local.memory_classes import Kind, ModelMemory, memory_of_recipe
-from coderv2_local.placement import Placement, PlacementError, place
-from coderv2_local.placement_reasons import gb
+from coderv2_local.placement.load_options import DEFAULT_BATCH
+from coderv2_local.placement.load_wishes import LoadWishes
+from coderv2_local.placement.machine import Machine
+from coderv2_local.placement.memory_classes import Kind, ModelMemory, memory_of_recipe
+from coderv2_local.placement.place import Placement, PlacementError, place
+from coderv2_local.placement.reasons import gb
+from coderv2_local.placement.speed import Rates, Speed, expected_speed, types_of
 from coderv2_local.registry import KnownModel
-from coderv2_local.speed import Rates, Speed, expected_speed, types_of
 
 RECIPES = ("moe-4", "moe-8", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 """The recipes that are planned for a model; the others are for checking and converting."""

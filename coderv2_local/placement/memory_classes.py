@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from coderv2_local.load_options import KvType
 from coderv2_local.loadable import with_all_parts
+from coderv2_local.placement.load_options import KvType
 from converters.config import ModelConfig
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader

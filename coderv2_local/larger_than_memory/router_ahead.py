@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from coderv2_local.larger_than_memory.weight_ranges import WeightRanges
 from coderv2_local.reference.router import choose
-from coderv2_local.weight_ranges import WeightRanges
 from converters.config import ModelConfig
 from converters.gguf_header import dequantize, open_data
 

@@ -7,12 +7,12 @@ has decided is taken as it is; only what cannot work is refused.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coderv2_local.layout import Layout, fill_gpus, gpu_budget, lay_out, layers_on_gpu
-from coderv2_local.load_options import DEFAULT_BATCH, LoadOptions
-from coderv2_local.load_wishes import NO_WISHES, LoadWishes
-from coderv2_local.machine import Machine, this_machine
-from coderv2_local.memory_classes import ModelMemory, memory_of_file
-from coderv2_local.placement_reasons import gb, reasons
+from coderv2_local.placement.layout import Layout, fill_gpus, gpu_budget, lay_out, layers_on_gpu
+from coderv2_local.placement.load_options import DEFAULT_BATCH, LoadOptions
+from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
+from coderv2_local.placement.machine import Machine, this_machine
+from coderv2_local.placement.memory_classes import ModelMemory, memory_of_file
+from coderv2_local.placement.reasons import gb, reasons
 from converters.gguf_header import GgufHeader, read_header
 from quant.errors import CoderError, InputError
 

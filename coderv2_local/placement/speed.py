@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from coderv2_local.layout import layers_on_gpu
-from coderv2_local.memory_classes import ModelMemory, Weights, weights_in
-from coderv2_local.placement import Placement
+from coderv2_local.placement.layout import layers_on_gpu
+from coderv2_local.placement.memory_classes import ModelMemory, Weights, weights_in
+from coderv2_local.placement.place import Placement
 from quant.block_types import BlockType, block_type
 from quant.ggml_cpu import multiply_rate
 

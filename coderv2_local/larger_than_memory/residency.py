@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from coderv2_local.cgroups import memory_limit
-from coderv2_local.weight_ranges import Range
+from coderv2_local.larger_than_memory.weight_ranges import Range
+from coderv2_local.placement.cgroups import memory_limit
 from quant.errors import CoderError
 
 PAGE = mmap.PAGESIZE

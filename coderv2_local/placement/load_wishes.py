@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from coderv2_local.load_options import KvType
+from coderv2_local.placement.load_options import KvType
 
 
 @dataclass(frozen=True)
 class LoadWishes:
-    """What the user has decided, each as in :class:`coderv2_local.load_options.LoadOptions`.
+    """What the user has decided, each as in :class:`coderv2_local.placement.load_options.LoadOptions`.
 
-    None leaves the decision to :func:`coderv2_local.placement.place`.
+    None leaves the decision to :func:`coderv2_local.placement.place.place`.
     """
 
     n_ctx: int | None = None

@@ -11,10 +11,10 @@ from typing import Any
 import llama_cpp
 
 from coderv2_local.engine import Engine, EngineError
-from coderv2_local.fingerprint import model_fingerprint
 from coderv2_local.llama_library import llama
 from coderv2_local.routing import ExactRouting
-from coderv2_local.state_file import TEMPORARY, State, UnusableState, file_size, read_state, write_state
+from coderv2_local.states.fingerprint import model_fingerprint
+from coderv2_local.states.state_file import TEMPORARY, State, UnusableState, file_size, read_state, write_state
 from quant.errors import CoderError
 
 MAX_BYTES = 4 << 30

@@ -2,9 +2,9 @@
 
 import psutil
 
-from coderv2_local.cgroups import memory_limit
-from coderv2_local.load_options import LoadOptions
-from coderv2_local.memory_classes import KV_STEP, memory_of_file
+from coderv2_local.placement.cgroups import memory_limit
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.placement.memory_classes import KV_STEP, memory_of_file
 from converters.gguf_header import GgufHeader
 from quant.errors import InputError
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coderv2_local.gbnf import ROOT, check_grammar
-from coderv2_local.json_schema import grammar_of
 from coderv2_local.llama_library import llama
-from coderv2_local.logprobs import TokenLogprobs, token_logprobs
+from coderv2_local.sampling.gbnf import ROOT, check_grammar
+from coderv2_local.sampling.json_schema import grammar_of
+from coderv2_local.sampling.logprobs import TokenLogprobs, token_logprobs
 from coderv2_local.vocabulary import Vocabulary
 from quant.errors import CoderError, InputError
 

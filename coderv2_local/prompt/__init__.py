@@ -1,0 +1,1 @@
+"""Chat and infill prompts as token ids."""

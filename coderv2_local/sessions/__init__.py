@@ -1,0 +1,1 @@
+"""Conversations: their turns and files, and how they are kept on disk."""

@@ -1,0 +1,1 @@
+"""What an engine has evaluated, kept in memory and on disk."""
