@@ -150,3 +150,13 @@ def _classes(tensors: Iterable[tuple[str, str, int]]) -> tuple[Weights, ...]:
             kind = "output"
         sums[kind, int(found[1]) if found else NO_LAYER, type_name] += nbytes
     return tuple(Weights(*key, nbytes) for key, nbytes in sums.items())
+
+
+SMALL_MODEL = 100_000_000  # bytes
+
+
+def is_small(model: ModelMemory) -> bool:
+    """Is a token computed in so short a time that one thread does it best? Threads meet some 300 times in a token, and
+    where another program keeps a core busy, each meeting takes as long as the system lets that program run.
+    """
+    return model.total < SMALL_MODEL

@@ -11,7 +11,7 @@ from coderv2_local.placement.layout import Layout, fill_gpus, gpu_budget, lay_ou
 from coderv2_local.placement.load_options import DEFAULT_BATCH, LoadOptions
 from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
 from coderv2_local.placement.machine import Machine, this_machine
-from coderv2_local.placement.memory_classes import ModelMemory, memory_of_file
+from coderv2_local.placement.memory_classes import ModelMemory, is_small, memory_of_file
 from coderv2_local.placement.reasons import gb, reasons
 from converters.gguf_header import GgufHeader, read_header
 from quant.errors import CoderError, InputError
@@ -90,7 +90,7 @@ def _settle(n_ctx: int, model: ModelMemory, machine: Machine, wishes: LoadWishes
     n_batch = wishes.n_batch or DEFAULT_BATCH
     plain = LoadOptions(
         n_ctx=n_ctx,
-        n_threads=wishes.n_threads or machine.cores,
+        n_threads=wishes.n_threads or (1 if is_small(model) else machine.cores),
         n_batch=n_batch,
         n_ubatch=wishes.n_ubatch or min(n_batch, DEFAULT_BATCH),
         flash_attention=wishes.flash_attention,

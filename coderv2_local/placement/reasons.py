@@ -6,7 +6,7 @@ from coderv2_local.placement.layout import Layout, gpu_budget
 from coderv2_local.placement.load_options import DEFAULT_BATCH, LoadOptions
 from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.placement.machine import Machine
-from coderv2_local.placement.memory_classes import ModelMemory
+from coderv2_local.placement.memory_classes import ModelMemory, is_small
 
 
 def reasons(
@@ -18,7 +18,7 @@ def reasons(
         _gpu(model, machine, wishes, options, layout),
         *_memory(wishes, options, layout),
         _repacking(wishes, options, layout),
-        _threads(wishes, options),
+        _threads(model, wishes, options),
         _batch(model, wishes, options),
     )
 
@@ -69,8 +69,13 @@ def _repacking(wishes: LoadWishes, options: LoadOptions, layout: Layout) -> str:
     return "repacking: off; it copies the weights into private memory and gains nothing with flash attention"
 
 
-def _threads(wishes: LoadWishes, options: LoadOptions) -> str:
-    why = "as asked for" if wishes.n_threads else "one for each physical core that this process may use"
+def _threads(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> str:
+    if wishes.n_threads:
+        why = "as asked for"
+    elif is_small(model):
+        why = "the model is so small that threads would mostly wait for each other"
+    else:
+        why = "one for each physical core that this process may use"
     return f"threads: {options.n_threads}, {why}"
 
 
