@@ -94,7 +94,11 @@ def test_every_command(open_chat, home, work):
     chat.send("/exit\r")
     assert chat.wait() == 0
     assert [p.stem for p in sessions(home)] == ["talk"]
-    assert set(COMMANDS) - said == {"edit", "fim", "exit"}  # these have tests of their own
+    assert set(COMMANDS) - said == {
+        "edit",
+        "fim",
+        "exit",
+    }  # these have tests of their own, here and in test_chat_answers
 
 
 def test_the_screen_at_fixed_width(open_chat):
@@ -169,3 +173,22 @@ def test_a_start_that_cannot_be(open_chat, arguments, words):
     assert chat.wait() == 2
     assert words in chat.text()
     assert "Traceback" not in chat.text()
+
+
+def test_filling_in_from_the_conversation_and_back(open_chat):
+    chat = open_chat()
+    chat.ready()
+    chat.send("/fim a.py:2\r")
+    chat.until("fim a.py:2>")
+    chat.send("\x04")
+    assert "is_even" in chat.say(REQUEST)
+
+
+def test_ctrl_g_opens_what_was_typed_in_the_editor(open_chat, tmp_path):
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf " and more" >> "$1"\n')
+    editor.chmod(0o755)
+    chat = open_chat(EDITOR=str(editor), VISUAL=str(editor))
+    chat.ready()
+    chat.send("typed\x07")
+    chat.until("typed and more")
