@@ -1,6 +1,7 @@
 """What several test modules share: the embedded model, and the real command as a process."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,10 @@ from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
 
 ROOT = Path(__file__).parent.parent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started in the background by a shell: the programs under test would inherit that Ctrl-C means nothing
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 Coder = Callable[..., subprocess.CompletedProcess[str]]
 
 
