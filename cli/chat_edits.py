@@ -2,23 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from coderv2_local.edits import Journal, Workspace, apply_edits, interrupted, propose, undo
-from coderv2_local.home import home_folder
-from coderv2_local.stream import printable
+from cli.edit_screen import show_diff, undo_journal
+from coderv2_local.edits import Workspace, apply_edits, interrupted, propose, undo
 from quant.errors import InputError
 
 if TYPE_CHECKING:
     from cli.repl import Repl
-    from coderv2_local.edits import Proposal
-
-STYLES = {"+": "green", "-": "red", "@": "cyan"}
-
-
-def journal() -> Journal:
-    """The undo journal of this user."""
-    return Journal(home_folder("undo"))
 
 
 def find_edits(repl: "Repl", answer: str) -> None:
@@ -39,15 +28,9 @@ def show(repl: "Repl") -> None:
     for proposal in repl.proposals:
         if proposal.can_apply:
             repl.note(f"{proposal.kind} {proposal.path}", "bold")
-            show_diff(repl, proposal)
+            show_diff(proposal.diff(), repl.screen)
         for refusal in proposal.refusals:
             repl.note(f"refused: {refusal.message}", "yellow")
-
-
-def show_diff(repl: "Repl", proposal: "Proposal") -> None:
-    for line in printable(proposal.diff()).split("\n"):
-        style = "bold" if line.startswith(("+++", "---")) else STYLES.get(line[:1], "default")
-        repl.screen.print(f"[{style}]{escape(line)}[/]", soft_wrap=True)
 
 
 def apply(repl: "Repl", names: list[str]) -> None:
@@ -60,7 +43,7 @@ def apply(repl: "Repl", names: list[str]) -> None:
         chosen = [p for p in chosen if p.can_apply] or chosen
     if not chosen:
         raise InputError("the last answer proposes no edit")
-    change = apply_edits(chosen, Workspace(repl.conversation.root), journal(), made_by="chat")
+    change = apply_edits(chosen, Workspace(repl.conversation.root), undo_journal(), made_by="chat")
     for file in change.files:
         repl.note(f"{'deleted' if file.after is None else 'written'}: {file.path} · /undo takes it back", "green")
     repl.proposals = [p for p in repl.proposals if p not in chosen]
@@ -68,13 +51,13 @@ def apply(repl: "Repl", names: list[str]) -> None:
 
 def take_back(repl: "Repl") -> None:
     """Take back the last change in this folder."""
-    change = undo(journal(), root=Workspace(repl.conversation.root).root)
+    change = undo(undo_journal(), root=Workspace(repl.conversation.root).root)
     for file in change.files:
         repl.note(f"{'removed' if file.before is None else 'restored'}: {file.path}", "green")
 
 
 def tell_interrupted(repl: "Repl") -> None:
     """Say at the start that an earlier program was ended while it wrote edits."""
-    for change in interrupted(journal(), root=Workspace(repl.conversation.root).root):
+    for change in interrupted(undo_journal(), root=Workspace(repl.conversation.root).root):
         names = ", ".join(file.path for file in change.files)
         repl.note(f"an edit was interrupted half-way ({names}): /undo takes it back", "yellow")

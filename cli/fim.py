@@ -188,7 +188,7 @@ def show_filling(hole: "Hole", filling: "Filling") -> None:
 
 
 def show_applied(diff: str, filling: "Filling") -> None:
-    from cli.fim_screen import show_diff
+    from cli.edit_screen import show_diff
 
     if not diff:
         notice(f"nothing was written: the model suggests nothing here (ended by: {filling.reason})")

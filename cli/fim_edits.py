@@ -3,17 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.edit_screen import undo_journal
+
 if TYPE_CHECKING:
-    from coderv2_local.edits.journal import Change, Journal
+    from coderv2_local.edits.journal import Change
     from coderv2_local.fim.hole import Hole
-
-
-def fim_journal() -> "Journal":
-    """The undo journal, shared with `coder chat`; what `coder fim` did is told apart by its name."""
-    from coderv2_local.edits.journal import Journal
-    from coderv2_local.home import home_folder
-
-    return Journal(home_folder("undo"))
 
 
 def write_middle(path: Path, text: str, hole: "Hole", middle: str) -> tuple["Change", str]:
@@ -32,7 +26,7 @@ def write_middle(path: Path, text: str, hole: "Hole", middle: str) -> tuple["Cha
     from coderv2_local.edits.ranges import propose_range
 
     workspace, proposal = propose_range(path, text, len(hole.prefix), len(text) - len(hole.suffix), middle)
-    change = apply_edits([proposal], workspace, fim_journal(), made_by="fim")
+    change = apply_edits([proposal], workspace, undo_journal(), made_by="fim")
     return change, proposal.diff()
 
 
@@ -46,4 +40,4 @@ def take_back(path: Path | None = None) -> "Change":
     from coderv2_local.edits.undo import undo
     from coderv2_local.edits.workspace import Workspace
 
-    return undo(fim_journal(), root=Workspace.around(path)[0].root if path else None, made_by="fim")
+    return undo(undo_journal(), root=Workspace.around(path)[0].root if path else None, made_by="fim")

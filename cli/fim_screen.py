@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from coderv2_local.stream import printable
@@ -63,14 +62,6 @@ def summary(filling: "Filling") -> str:
         f"first token after {filling.prompt_seconds:.2f} s, then {filling.seconds:.2f} s",
     ]
     return " · ".join(part for part in parts if part)
-
-
-def show_diff(diff: str, console: Console) -> None:
-    """A unified diff, coloured where the console has colours."""
-    styles = {"+": "green", "-": "red", "@": "cyan"}
-    for line in printable(diff).splitlines():
-        style = "bold" if line.startswith(("+++", "---")) else styles.get(line[:1], "")
-        console.print(Text(line, style), soft_wrap=True)
 
 
 def _tame(text: str) -> str:
