@@ -42,6 +42,8 @@ def infill_backend(
     try:
         if not chosen.path:
             _judge(backend.name, None, notify, force=force)
+        for said in backend.notices:
+            notify(said)
         yield backend
     finally:
         backend.close()

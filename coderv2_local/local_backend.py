@@ -71,7 +71,7 @@ class LocalBackend:
         self._template = template if isinstance(template, str) else None
         self.capabilities = Capabilities(
             ids=True,
-            infill="tokenizer.ggml.fim_suf_token_id" in header.metadata,
+            infill=self.vocabulary.has_fim,
             grammar=True,
             logprobs=True,
             saved_state=states is not None,

@@ -134,17 +134,28 @@ class Vocabulary:
         Raises:
             InputError: the file names none (``tokenizer.ggml.fim_*_token_id``).
         """
-        ids = (
-            llama.llama_vocab_fim_pre(self._vocab),
-            llama.llama_vocab_fim_suf(self._vocab),
-            llama.llama_vocab_fim_mid(self._vocab),
-        )
+        ids = self._fim_ids()
         if min(ids) < 0:
             raise InputError(
                 "this model file has no fill-in-the-middle token ids",
                 hint="convert it again with `coder convert`, or use `-m tiny`",
             )
         return FimIds(*ids)
+
+    @property
+    def has_fim(self) -> bool:
+        """Are there ids for infilling? llama.cpp finds some by the text of their tokens where no key names them, and
+        drops those that a key names outside the vocabulary.
+        """
+        return min(self._fim_ids()) >= 0
+
+    def _fim_ids(self) -> tuple[int, int, int]:
+        """As in :class:`FimIds`; -1 where there is none."""
+        return (
+            llama.llama_vocab_fim_pre(self._vocab),
+            llama.llama_vocab_fim_suf(self._vocab),
+            llama.llama_vocab_fim_mid(self._vocab),
+        )
 
 
 def _without_long_runs(text: str) -> list[str]:

@@ -156,3 +156,18 @@ def test_progress_is_told_and_what_it_raises_cancels(backend):
     backend.engine.truncate(0)
     "".join(backend.chat(QUESTION, SamplingOptions(), 5, lambda done, of: seen.append((done, of))))
     assert seen[-1][0] == seen[-1][1] == backend.prompt_length(QUESTION)
+
+
+def test_a_model_can_fill_in_where_its_vocabulary_has_the_tokens(backend, tmp_path):
+    data = find_model("tiny").path.read_bytes()
+    unnamed = data.replace(b"ggml.fim_", b"ggml.fyn_")
+    for name, content in (("unnamed", unnamed), ("none", unnamed.replace("｜fim▁".encode(), "｜fyn▁".encode()))):
+        path = tmp_path / f"{name}.gguf"
+        path.write_bytes(content)
+        with LocalBackend(path, LoadOptions(n_threads=1)) as other:
+            assert other.capabilities.infill == (name == "unnamed")
+            if other.capabilities.infill:
+                assert other.vocabulary.fim() == backend.vocabulary.fim()
+            else:
+                with pytest.raises(InputError, match="no fill-in-the-middle token ids"):
+                    other.infill(PREFIX, SUFFIX, SamplingOptions(), 8)

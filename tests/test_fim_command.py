@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import ROOT, assert_refused
 
+from coderv2_local.models import find_model
+
 FUNCTION = 'def add(a, b):\n    """Return the sum of a and b."""\n\n\ndef other(a):\n    return a\n'
 
 
@@ -156,7 +158,6 @@ def test_named_files_are_shown_to_the_model(coder, source, tmp_path):
 
 def named(name, path):
     """tiny's file with another name in its metadata, and no FIM ids if it has none."""
-    from coderv2_local.models import find_model
     from converters.gguf_header import read_header
 
     source = find_model("tiny").path
@@ -198,9 +199,18 @@ def test_models_are_judged_by_what_they_are(coder, source, tmp_path, name, code,
         assert result.stdout.strip()
 
 
-def test_a_file_without_fim_ids_says_what_to_use_instead(coder, source, tmp_path):
-    from coderv2_local.models import find_model
+def test_what_is_wrong_with_a_file_is_told_beside_the_middle(coder, source, tmp_path):
+    data = find_model("tiny").path.read_bytes()
+    key = b"rope.scaling.yarn_log_multiplier"
+    assert data.count(key) == 1
+    (tmp_path / "tiny.gguf").write_bytes(data.replace(key, key[:-1] + b"X"))
+    good, lacking = coder("fim", "a.py:3"), coder("fim", "a.py:3", "-m", "tiny.gguf")
+    assert (lacking.returncode, good.stderr) == (0, "")
+    assert "YaRN's multiplier is missing" in lacking.stderr
+    assert "YaRN" not in lacking.stdout
 
+
+def test_a_file_without_fim_ids_says_what_to_use_instead(coder, source, tmp_path):
     data = find_model("tiny").path.read_bytes()
     assert data.count(b"ggml.fim_") == 3
     # neither by their keys nor by the text of the tokens can llama.cpp find them
