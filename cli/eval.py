@@ -31,6 +31,7 @@ class KindOption(str, Enum):
 
     LINE = "line"
     REST = "rest"
+    WITHIN = "within"
     LINES = "lines"
     SPAN = "span"
 

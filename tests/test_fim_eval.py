@@ -70,6 +70,10 @@ def test_holes_are_of_their_kind():
         assert sample.hole.line_before.strip()
         assert sample.hole.suffix.startswith("\n")
         assert "\n" not in sample.middle
+    for sample in draw_holes(DOCUMENTS, "within", 30, 0):
+        assert sample.hole.line_before.strip()
+        assert sample.hole.is_within_line
+        assert "\n" not in sample.middle
     for sample in draw_holes(DOCUMENTS, "lines", 30, 0):
         assert 1 <= sample.middle.count("\n") <= 5
         assert sample.hole.suffix.startswith("\n")

@@ -8,10 +8,11 @@ from typing import Literal
 from coderv2_local.evaluation.documents import Document
 from coderv2_local.fim.hole import Hole
 
-Kind = Literal["line", "rest", "lines", "span"]
+Kind = Literal["line", "rest", "within", "lines", "span"]
 KINDS: dict[Kind, str] = {
     "line": "a whole line, indentation included",
     "rest": "the rest of a line from some place in it",
+    "within": "a part of a line, with text before and after it",
     "lines": "a block of 2 to 6 lines",
     "span": "any 1 to 200 characters",
 }
@@ -69,6 +70,10 @@ def _place(text: str, kind: Kind, rng: random.Random) -> tuple[int, int] | None:
     if kind == "rest":
         indent = len(line) - len(line.lstrip())
         return start + rng.randint(indent + 1, len(line.rstrip()) - 1), start + len(line.rstrip())
+    if kind == "within":
+        first = len(line) - len(line.lstrip()) + 1
+        a, b = sorted(rng.sample(range(first, len(line.rstrip())), 2))
+        return (start + a, start + b) if line[a:b].strip() else None
     if kind == "lines":
         last = min(n + rng.randint(1, MOST_LINES - 1), len(lines) - 1)
         while last > n and not lines[last][1].strip():
