@@ -58,8 +58,7 @@ def greet(repl: Repl) -> None:
     size = repl.conversation.backend.n_ctx
     about = f" · context {size} tokens" if size else ""
     repl.screen.print(f"[bold]{escape(printable(repl.title))}[/]{about} · /help for commands, Ctrl-D to leave")
-    for text in repl.conversation.backend.notices:
-        repl.note(text, "yellow")
+    repl.tell_notices()
     if repl.model.is_toy:
         repl.screen.print(
             "[yellow]tiny is a toy for trying things out: small Python functions, often wrong.[/]\n"

@@ -46,6 +46,9 @@ def chat(
     context: ContextOption = 0,
     threads: ThreadsOption = None,
     stock_routing: StockRoutingOption = False,
+    no_server: Annotated[
+        bool, typer.Option("--no-server", help="Load the model here, even where a `coder serve` runs it already.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With -p: the answer, counts and times as JSON.")] = False,
 ) -> None:
     """Talk to a model. With -p, or with text on stdin, print one answer and exit.
@@ -67,6 +70,7 @@ def chat(
         top_p=top_p,
         repeat_penalty=repeat_penalty,
         seed=0 if seed is None and question is not None else seed,
+        server=not no_server,
     )
     if question is not None:
         answer_once(wishes, model, files or [], question, as_json=as_json)
@@ -88,6 +92,8 @@ def one_shot_question(prompt: str | None) -> str | None:
 
 def answer_once(wishes: "Wishes", model: str | None, files: list[str], question: str, *, as_json: bool) -> None:
     """Print the answer to stdout, and nothing else."""
+    from cli.chat_backend import who_answers
+
     with closing(wishes.conversation(wishes.find(model))) as conversation:
         if wishes.system_prompt():
             conversation.set_system(wishes.system_prompt())
@@ -95,7 +101,8 @@ def answer_once(wishes: "Wishes", model: str | None, files: list[str], question:
             conversation.attach(file)
         asked = conversation.ask(question)
         screen = Console(stderr=True, highlight=False, soft_wrap=True)
-        for text in [*conversation.backend.notices, *([str(asked.shrinking)] if asked.shrinking else [])]:
+        backend, shrinking = conversation.backend, str(asked.shrinking) if asked.shrinking else ""
+        for text in filter(None, [who_answers(backend), *backend.notices, shrinking]):
             screen.print(f"note: {printable(text)}", markup=False)
         generation, text = asked.generation, ""
         for chunk in generation:

@@ -11,6 +11,7 @@ from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.preferences import Preferences
 from coderv2_local.sampling.sampler import SamplingOptions
 from coderv2_local.sampling.seed import new_seed
+from coderv2_local.serving.find_server import open_running
 from coderv2_local.sessions.attachments import Attachment, attach, expand
 from coderv2_local.sessions.conversation import Conversation
 
@@ -20,7 +21,11 @@ TOP_P = 0.95
 
 @dataclass(frozen=True)
 class Wishes:
-    """Options as given; None where they were not: then the settings decide, and at last what suits the model."""
+    """Options as given; None where they were not: then the settings decide, and at last what suits the model.
+
+    Attributes:
+        server: may a running `coder serve` of the same model answer?
+    """
 
     settings: Preferences
     context: int = 0
@@ -32,15 +37,17 @@ class Wishes:
     top_p: float | None = None
     repeat_penalty: float | None = None
     seed: int | None = None
+    server: bool = True
 
     def find(self, name: str | None) -> Model:
         """The model that a name means. Raises InputError."""
         return find_model(name, self.settings)
 
     def load(self, model: Model) -> Backend:
-        """The model, ready to answer. Raises CoderError."""
+        """The model, ready to answer: on a server that runs it already, or loaded. Raises CoderError."""
         wishes = LoadWishes(n_ctx=self.context or self.settings.get("chat.context", 0) or None, n_threads=self.threads)
-        return open_model(model, wishes, exact_routing=self.exact_routing)
+        running = open_running(model, wishes, exact_routing=self.exact_routing) if self.server else None
+        return running or open_model(model, wishes, exact_routing=self.exact_routing)
 
     def sampling(self, model: Model) -> SamplingOptions:
         """Sampling options for a model. Raises InputError for impossible values."""

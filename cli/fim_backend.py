@@ -1,15 +1,12 @@
 """The backend that a command fills in with: what is known of the model's training is said or refused first."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from quant.errors import CoderError, InputError
+from quant.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from coderv2_local.backend import Backend
     from coderv2_local.placement.load_wishes import LoadWishes
 
@@ -31,13 +28,14 @@ def infill_backend(
     """
     from coderv2_local.models import find_model
     from coderv2_local.open_model import open_model
+    from coderv2_local.serving.find_server import open_running
     from converters.gguf_header import read_header
 
     chosen = find_model(model, role="fim")
     if chosen.path:
         # before a large file is loaded
         _judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
-    running = _running(chosen.path, load, exact_routing=exact_routing) if chosen.path else None
+    running = open_running(chosen, load, exact_routing=exact_routing)
     backend = running or open_model(chosen, load, exact_routing=exact_routing)
     try:
         if not chosen.path:
@@ -47,20 +45,6 @@ def infill_backend(
         yield backend
     finally:
         backend.close()
-
-
-def _running(path: "Path", load: "LoadWishes", *, exact_routing: bool) -> "Backend | None":
-    """The running server of this model; None where there is none, or it does not answer."""
-    from coderv2_local import remote
-    from coderv2_local.serving.find_server import KEY_VARIABLE, find_server
-
-    server = find_server(path, load, exact_routing=exact_routing)
-    if server is None or (server.needs_key and not os.environ.get(KEY_VARIABLE)):
-        return None
-    try:
-        return remote.open(server.address, KEY_VARIABLE if server.needs_key else None)
-    except CoderError:
-        return None
 
 
 def _judge(name: str, metadata: Mapping[str, object] | None, notify: Callable[[str], None], *, force: bool) -> None:

@@ -1,5 +1,6 @@
 """The conversation in the terminal: one loop that reads a line, obeys a command or streams an answer."""
 
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,14 @@ from rich.markup import escape
 
 from cli import chat_edits
 from cli.answer import Reading, show_text, stream_answer
+from cli.chat_backend import replace_ended, who_answers
 from cli.chat_commands import COMMANDS, obey, words_after
 from cli.chat_wishes import Wishes
 from cli.errors import show_error
 from cli.keyboard import CommandCompleter, Keyboard, history
 from cli.saved_state import SavedState
 from cli.status_line import NEARLY_FULL, status
-from coderv2_local.backend import Generation
+from coderv2_local.backend import Backend, Generation
 from coderv2_local.engine import ContextFull
 from coderv2_local.home import home, home_folder
 from coderv2_local.models import Model, known_models
@@ -101,6 +103,7 @@ class Repl:
     def _take(self, line: str) -> None:
         """Do what a line says: a command, or a question; two slashes begin a question with one."""
         self._settle()
+        replace_ended(self)
         if line.startswith("/") and not line.startswith("//"):
             obey(self, line)
         elif line:
@@ -115,6 +118,8 @@ class Repl:
             try:
                 asked = begin(reading.progress)
             except CoderError as error:
+                if replace_ended(self):
+                    continue
                 self.show_error(error)
                 return
             self._say_what_changed(asked)
@@ -122,17 +127,21 @@ class Repl:
                 with reading:
                     text, cut, failed = stream_answer(asked.generation, self.answers, reading)
             finally:
+                close(asked.generation)
                 self._count_generated(asked.generation)
                 if text:
                     self.conversation.keep(asked.generation, text, cut=cut)
-            if not (isinstance(failed, ContextFull) and not text and (shrinking := self.conversation.shrink())):
+            if isinstance(failed, ContextFull) and not text and (shrinking := self.conversation.shrink()):
+                self.note(str(shrinking), "yellow")  # a server told it only now: ask again with less
+            elif not failed or text or not replace_ended(self):
                 break
-            self.note(str(shrinking), "yellow")  # a server told it only now: ask again with less
             begin = self.conversation.resume
         if not text and self.conversation.turns and self.conversation.turns[-1].answer is None:
             self.conversation.take_back()
         if failed:
             self.show_error(failed)
+            if text and replace_ended(self):
+                self.note("/continue goes on with the answer")
         elif cut:
             self.note("stopped; /continue goes on" if text else "stopped")
         elif asked.generation.reason == "length":
@@ -195,10 +204,24 @@ class Repl:
         model = self.wishes.find(name)
         backend = self.wishes.load(model)
         self.conversation.backend.close()
-        self.conversation.backend, self.model = backend, model
+        self.model = model
         self.conversation.options = self.wishes.sampling(model)
+        self.use_backend(backend)
+
+    def use_backend(self, backend: Backend) -> None:
+        """Go on with another backend of the same model. The old one is the caller's to close."""
+        self.conversation.backend = backend
         self.last = None
+        self.tell_notices()
         self.count()
+
+    def tell_notices(self) -> None:
+        """What the user should know of what answers."""
+        backend = self.conversation.backend
+        if who := who_answers(backend):
+            self.note(who)
+        for text in backend.notices:
+            self.note(text, "yellow")
 
     def model_names(self) -> list[str]:
         """Names that /model takes, for completion."""
@@ -256,6 +279,12 @@ class Repl:
 
     def _status(self) -> StyleAndTextTuples:
         return status(self.title, self._used, self.conversation.backend.n_ctx, self.last)
+
+
+def close(generation: Generation) -> None:
+    """End what is still being generated, now rather than when it is collected: a server goes on until then."""
+    if isinstance(generation.chunks, Generator):
+        generation.chunks.close()
 
 
 def _history_file() -> Path | None:

@@ -33,9 +33,4 @@ def open(
     """
     place = parse_address(address)
     key = read_key(place, key_variable, os.environ if environment is None else environment)
-    client = Client(place, key, limits or TimeLimits())
-    try:
-        return RemoteBackend(client)
-    except BaseException:
-        client.close()
-        raise
+    return RemoteBackend(Client(place, key, limits or TimeLimits()))

@@ -31,7 +31,7 @@ class RemoteBackend:
     """A model on a server.
 
     Args:
-        client: of the server; closed with this.
+        client: of the server; closed with this, and where this cannot be made.
 
     Attributes:
         server: what kind of server it is, and where, to show.
@@ -45,15 +45,25 @@ class RemoteBackend:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._served = served = recognize(client)
-        self._tokenizer = Tokenizer(client, served)
+        try:
+            self._served = served = recognize(client)
+            self._tokenizer = Tokenizer(client, served)
+            self.no_infill = why_no_infill(served, self._tokenizer)
+        except BaseException:
+            client.close()
+            raise
         self.model = served.model
         self.name = shown_name(served)
-        self.server = f"{served.flavour.value} at {client.address}"
+        self.server = f"{'coder serve' if served.is_own else served.flavour.value} at {client.address}"
         self.n_ctx = served.n_ctx
         self.vocabulary_id = ""
-        self.no_infill = why_no_infill(served, self._tokenizer)
-        self.capabilities = Capabilities(infill=not self.no_infill, grammar=served.flavour is Flavour.LLAMA_SERVER)
+        self.capabilities = Capabilities(
+            # a server of ours keeps the ids to itself and encodes the text of an answer to the same ones: it can go on
+            # with an answer as if they had been handed back
+            ids=served.is_own,
+            infill=not self.no_infill,
+            grammar=served.flavour is Flavour.LLAMA_SERVER,
+        )
 
     @property
     def notices(self) -> list[str]:
@@ -141,6 +151,8 @@ class RemoteBackend:
 
     def _is_plain_layout(self) -> bool:
         """Does an answer begin with a space that belongs to the layout (`Assistant: …`)?"""
+        if self._served.is_own:
+            return False
         if self._served.template is None:
             return self._served.flavour in (Flavour.VLLM, Flavour.SGLANG, Flavour.LLAMA_CPP_PYTHON)
         try:

@@ -31,6 +31,8 @@ OWNERS = {
     "deepseek": Flavour.DEEPSEEK,
 }
 """What `owned_by` says in the list of models."""
+OWN = "coderv2-local"
+"""What it says where the server is `coder serve`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Served:
         n_ctx: context in tokens; None where the server does not say.
         parameters: of the model; None where the server does not say.
         template: how the server lays out conversations; None where it does not say.
+        is_own: is it `coder serve`? It speaks as llama-server does, goes on with an answer that was cut, and gives an
+            answer without the space that belongs to the layout.
+        infill: can the model fill in, as far as the server says?
     """
 
     flavour: Flavour
@@ -49,6 +54,8 @@ class Served:
     n_ctx: int | None = None
     parameters: int | None = None
     template: str | None = None
+    is_own: bool = False
+    infill: bool = True
 
 
 def recognize(client: Client) -> Served:
@@ -79,7 +86,13 @@ def recognize(client: Client) -> Served:
     elif flavour is Flavour.OTHER and entry.get("owned_by") == "me" and "permissions" in entry:
         flavour = Flavour.LLAMA_CPP_PYTHON
     return Served(
-        flavour, entry["id"], n_ctx, _count(details.get("n_params")), template if isinstance(template, str) else None
+        flavour,
+        entry["id"],
+        n_ctx,
+        _count(details.get("n_params")),
+        template if isinstance(template, str) else None,
+        is_own=entry.get("owned_by") == OWN,
+        infill=details.get("infill") is not False,
     )
 
 

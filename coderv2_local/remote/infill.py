@@ -33,6 +33,8 @@ class InfillRequest:
 
 def why_no_infill(served: Served, tokenizer: Tokenizer) -> str:
     """The reason why this server cannot fill in; "" where it can. Whether its model was trained to is not asked."""
+    if not served.infill:
+        return "its model file has no fill-in-the-middle token ids"
     if served.flavour in (Flavour.LLAMA_SERVER, Flavour.DEEPSEEK):
         return ""
     if served.flavour in (Flavour.VLLM, Flavour.SGLANG):

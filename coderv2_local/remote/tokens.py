@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from coderv2_local.prompt.layout import Message
+from coderv2_local.prompt.layout import ChatFormat, Message, chat_format
 from coderv2_local.remote.client import Client
 from coderv2_local.remote.failures import RemoteError
 from coderv2_local.remote.flavours import Flavour, Served
@@ -50,11 +50,25 @@ class Tokenizer:
         turns = [{"role": m.role, "content": m.content} for m in messages]
         if self._served.flavour is Flavour.LLAMA_SERVER:
             laid_out = self._post("apply-template", {"messages": turns}, "prompt", str)
-            return len(self._tokenize({"content": laid_out, "add_special": True, "parse_special": True}))
+            length = len(self._tokenize({"content": laid_out, "add_special": True, "parse_special": True}))
+            return length + (self._typed_special(messages) if self._served.is_own else 0)
         if self._served.flavour is Flavour.VLLM:
             body = {"model": self._served.model, "messages": turns, "add_generation_prompt": True}
             return int(self._post("tokenize", body, "count", int))
         return None
+
+    def _typed_special(self, messages: Sequence[Message]) -> int:
+        """How many tokens more the special tokens take that somebody typed, where they stay text, as with us."""
+        is_plain = chat_format(self._served.template or None) is ChatFormat.PLAIN
+        more = 0
+        for message in messages:
+            if INSIDE_SPECIAL.search(message.content):
+                # with the layout's own signs around it, that can become one token with the first and the last
+                before = " " * (is_plain and message.role != "system")
+                text = before + message.content + "\n\n" * (is_plain and message.role != "assistant")
+                plain, parsed = (self._tokenize(self._plain(text) | {"parse_special": p}) for p in (False, True))
+                more += len(plain) - len(parsed)
+        return more
 
     def plain_ids(self, text: str) -> list[int]:
         """Ids of `text` as plain text, from a server with the published tokenizer of DeepSeek-Coder-V2.

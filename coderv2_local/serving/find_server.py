@@ -1,15 +1,58 @@
 """A server on this machine that runs a given model file already: found by its file, used by commands."""
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from coderv2_local import __version__
+from coderv2_local.installed import note_use
+from coderv2_local.models import Model
 from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.serving.server_file import ServerFile, running_servers
 from coderv2_local.states.fingerprint import model_fingerprint
 from converters.gguf_header import read_header
 from quant.errors import CoderError
 
+if TYPE_CHECKING:
+    from coderv2_local.serving.served_backend import ServedBackend
+
 KEY_VARIABLE = "CODER_SERVE_KEY"
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """A backend behind a server that can end before its user does: what can be asked without loading an HTTP client.
+
+    Attributes:
+        address: of the server.
+    """
+
+    address: str
+
+    def is_gone(self) -> bool:
+        """Has the server ended?"""
+        ...
+
+
+def open_running(model: Model, wishes: LoadWishes, *, exact_routing: bool = True) -> "ServedBackend | None":
+    """A running server of the same model as a backend; None where there is none, or it does not answer.
+
+    The key of a server that wants one is expected in `CODER_SERVE_KEY`.
+    """
+    server = find_server(model.path, wishes, exact_routing=exact_routing) if model.path else None
+    if model.path is None or server is None or (server.needs_key and not os.environ.get(KEY_VARIABLE)):
+        return None
+    from coderv2_local.remote.address import parse_address
+    from coderv2_local.remote.key import read_key
+    from coderv2_local.serving.served_backend import ServedBackend
+
+    try:
+        key = read_key(parse_address(server.address), KEY_VARIABLE, os.environ) if server.needs_key else None
+        backend = ServedBackend(model, server, key)
+    except CoderError:
+        return None
+    note_use(model.path)
+    return backend
 
 
 def find_server(model: Path, wishes: LoadWishes, *, exact_routing: bool = True) -> ServerFile | None:

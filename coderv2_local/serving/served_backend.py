@@ -1,0 +1,57 @@
+"""The model behind a `coder serve` of this machine, as a backend."""
+
+from coderv2_local.inspection import load_notices
+from coderv2_local.loadable import with_all_parts
+from coderv2_local.models import Model
+from coderv2_local.remote import RemoteBackend, TimeLimits
+from coderv2_local.remote.address import parse_address
+from coderv2_local.remote.client import Client
+from coderv2_local.remote.key import Key
+from coderv2_local.serving.server_file import ServerFile
+from converters.gguf_config import config_of
+from converters.gguf_header import read_header
+from quant.errors import CoderError
+
+LIMITS = TimeLimits(connect=3, small=15, pauses=(0.2, 0.5))
+"""Shorter than for other machines: where nothing answers here, the model can be loaded instead."""
+
+
+class ServedBackend(RemoteBackend):
+    """A model file that `coder serve` runs on this machine.
+
+    Args:
+        model: the name that the user gave, and the file that both mean.
+        server: what runs it.
+        key: of the server; None where it wants none.
+
+    Raises:
+        CoderError: the server does not answer.
+    """
+
+    def __init__(self, model: Model, server: ServerFile, key: Key | None) -> None:
+        super().__init__(Client(parse_address(server.address), key, LIMITS))
+        self.name = model.name
+        self.address = server.address
+        self._server = server
+        self._path = model.path
+
+    @property
+    def notices(self) -> list[str]:
+        """What in the file makes it slow, or compute something else than the model: as where it is loaded here."""
+        if self._path is None:
+            return []
+        try:
+            whole = with_all_parts(read_header(self._path), self._path)
+            return load_notices(whole, config_of(whole))
+        except CoderError:  # the server has it; the file may be gone by now
+            return []
+
+    def is_gone(self) -> bool:
+        """Has the server ended, or stopped to answer at all?"""
+        if not self._server.is_alive():
+            return True
+        try:
+            self._client.get(f"{self._client.address.root}/health")
+        except CoderError:
+            return True
+        return False
