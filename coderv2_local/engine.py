@@ -5,46 +5,38 @@ copies them into private memory: +5.9 GB on Lite, for no speed with flash attent
 cache is F16.
 """
 
-import ctypes
-import os
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from coderv2_local import llama_library
+from coderv2_local.engine_errors import Cancelled, ContextFull, EngineError
+from coderv2_local.growing_context import GrowingContext
 from coderv2_local.hooks import Dispatcher, Tap
 from coderv2_local.interruptible import NEVER, InterruptibleThread
-from coderv2_local.larger_than_memory.lazy_mapping import without_populating
+from coderv2_local.llama_context import LlamaContext
 from coderv2_local.llama_library import llama
 from coderv2_local.loadable import check_loadable
+from coderv2_local.mapped_model import load_model
 from coderv2_local.placement.context_size import check_context
-from coderv2_local.placement.load_options import DEFAULT_CONTEXT, DEFAULTS, KV_TYPES, LoadOptions
-from coderv2_local.placement.tensor_overrides import experts_on_cpu
+from coderv2_local.placement.load_options import DEFAULT_CONTEXT, DEFAULTS, LoadOptions
 from coderv2_local.sampling.logprobs import TokenLogprobs
 from coderv2_local.sampling.sampler import Sampler, SamplingOptions, last_logprobs
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import GgufHeader, read_header
 from quant.cores import usable_cores
-from quant.errors import CoderError
+
+__all__ = ["Cancelled", "ContextFull", "Engine", "EngineError", "shared_prefix"]
 
 NO_SLOT, ABORTED = 1, 2  # llama_decode: the context is full; the abort callback said yes
-
-
-class EngineError(CoderError):
-    """llama.cpp could not load or evaluate."""
-
-
-class Cancelled(EngineError):
-    """:meth:`Engine.cancel` was called."""
-
-
-class ContextFull(EngineError):
-    """More tokens than the context holds. Nothing was cut: the caller decides what to leave out."""
+ROOM = 512
+"""Tokens of an answer for which a context that has to grow before it makes room at once."""
 
 
 class Engine:
@@ -57,6 +49,8 @@ class Engine:
         header: of the file, where it has been read already.
 
     Attributes:
+        n_ctx: how long a sequence may become; the context itself begins smaller
+            (:mod:`coderv2_local.growing_context`).
         notices: what the user should know about how the model was loaded, a line each.
 
     Raises:
@@ -72,15 +66,13 @@ class Engine:
         taps: Sequence[Tap] = (),
         header: GgufHeader | None = None,
     ) -> None:
-        self._context: Any = None
-        self._model: Any = None
-        self._dispatcher: Dispatcher | None = None
-        self.notices: list[str] = []
+        self._release = ExitStack()  # of what is not Python's, the last first
         self.path, self.options = path, options
         self.header = header or read_header(path)
         check_loadable(self.header, path)
         llama_library.start()
-        self._load_model(options)
+        self._model, self.notices = load_model(path, options)
+        self._release.callback(llama.llama_model_free, self._model)
         trained: int = llama.llama_model_n_ctx_train(self._model)
         self.n_ctx = options.n_ctx or min(trained, DEFAULT_CONTEXT)
         check_context(self.header, self.n_ctx, options)
@@ -89,63 +81,29 @@ class Engine:
         self.tokens: list[int] = []  # what the KV cache holds
         self.taps = tuple(taps)
         self._dispatcher = Dispatcher(taps) if taps else None
+        if self._dispatcher:
+            self._release.callback(self._dispatcher.close)
+        self._context = self._make_context()
+        self._release.callback(self._context.close)
         self._thread = InterruptibleThread()
-        self._create_context(options)
+        self._release.callback(self._thread.close)
         self.vocabulary = Vocabulary(self._model, self.header.metadata.get("tokenizer.ggml.token_type"))
 
-    def _load_model(self, options: LoadOptions) -> None:
-        params = llama.llama_model_default_params()
-        params.load_mode = llama.LLAMA_LOAD_MODE_MMAP
-        params.n_gpu_layers = options.n_gpu_layers
-        params.use_extra_bufts = options.repack
-        if options.cpu_expert_layers:
-            overrides = experts_on_cpu(options.cpu_expert_layers)
-            params.tensor_buft_overrides = ctypes.addressof(overrides)
-        llama_library.forget_log()
-        self._model = self._map_model(params, options)
-        if not self._model:
-            raise EngineError(
-                f"{self.path}: llama.cpp could not load the model: {llama_library.complaints() or 'no reason given'}",
-                hint="`coder verify` or `coder convert` on the same file may say more",
-            )
-
-    def _map_model(self, params: Any, options: LoadOptions) -> Any:
-        def load() -> Any:
-            return llama.llama_model_load_from_file(os.fsencode(self.path), params)
-
-        if not options.stream_experts:
-            return load()
-        model, refusal = without_populating(load)
-        if refusal:
-            self.notices.append(f"the whole file was read once while loading: {refusal}")
-        return model
-
-    def _create_context(self, options: LoadOptions) -> None:
-        params = llama.llama_context_default_params()
-        params.n_ctx = self.n_ctx
-        params.n_batch = self.n_batch
-        params.n_ubatch = min(options.n_ubatch or self.n_batch, self.n_batch)
-        params.n_seq_max = 1
-        params.n_threads = params.n_threads_batch = self.n_threads
-        params.flash_attn_type = int(options.flash_attention)
-        params.type_k = params.type_v = KV_TYPES[options.kv_type]
-        params.no_perf = True
-        if self._dispatcher:
-            params.cb_eval = ctypes.cast(self._dispatcher.callback, llama.ggml_backend_sched_eval_callback)
-        llama_library.forget_log()
-        self._context = llama.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise EngineError(
-                f"{self.path}: no context of {self.n_ctx} tokens: {llama_library.complaints() or 'no reason given'}",
-                hint="a smaller --ctx needs less memory",
-            )
-        self._memory = llama.llama_get_memory(self._context)
+    def _make_context(self) -> GrowingContext:
+        decided = replace(self.options, n_ctx=self.n_ctx, n_batch=self.n_batch, n_threads=self.n_threads)
+        model, dispatcher, header = self._model, self._dispatcher, self.header  # not self: that would be a cycle
+        return GrowingContext(
+            lambda size: LlamaContext(model, size, decided, dispatcher),
+            decided,
+            lambda size: check_context(header, size, decided),
+        )
 
     def evaluate(
         self,
         ids: Sequence[int],
         *,
         every_position: bool = False,
+        room: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Make `ids` the evaluated sequence; only what follows the longest shared prefix is computed.
@@ -153,6 +111,7 @@ class Engine:
         Args:
             ids: the whole sequence, at least one id.
             every_position: compute everything anew and return the logits of all positions.
+            room: how many tokens will come after these: a context that has to grow does it once.
             on_progress: called after each batch with (tokens done, tokens to do). What it raises ends the evaluation
                 and is raised here; what was evaluated before stays.
 
@@ -160,7 +119,7 @@ class Engine:
             Logits, (vocabulary,) of the last position, or (len(ids), vocabulary).
 
         Raises:
-            ContextFull: `ids` is longer than the context.
+            ContextFull: `ids` is longer than the context, or there is no memory to let it grow so far.
             Cancelled: :meth:`cancel` was called meanwhile; what was evaluated before stays.
             EngineError: llama.cpp failed, or a hook did.
             KeyboardInterrupt: Ctrl-C, also in the middle of a batch; what was evaluated before stays.
@@ -172,6 +131,7 @@ class Engine:
         self._thread.resume()
         keep = 0 if every_position else self._thread.run(lambda: self._shared(ids))
         self.truncate(keep)
+        self._thread.run(lambda: self._reserve(min(len(ids) + room, self.n_ctx)))
         rows = []
         for start in range(keep, len(ids), self.n_batch):
             piece = ids[start : start + self.n_batch]
@@ -205,13 +165,13 @@ class Engine:
             ContextFull, Cancelled, EngineError, KeyboardInterrupt: as :meth:`evaluate`.
         """
         with Sampler(options, self.vocabulary) as sampler:
-            self.evaluate(ids, on_progress=on_progress)
+            self.evaluate(ids, room=min(max_tokens, ROOM), on_progress=on_progress)
             for n in range(max_tokens):
-                token = sampler.pick(self._context)
+                token = sampler.pick(self._context.handle)
                 if self.vocabulary.is_end(token):
                     return
                 if options.logprobs is not None and logprobs is not None:
-                    logprobs.append(last_logprobs(self._context, self.vocabulary.size, token, options.logprobs))
+                    logprobs.append(last_logprobs(self._context.handle, self.vocabulary.size, token, options.logprobs))
                 yield token
                 if n + 1 < max_tokens:
                     if len(self.tokens) == self.n_ctx:
@@ -232,7 +192,7 @@ class Engine:
         Raises:
             EngineError: llama.cpp could not write it.
         """
-        return self._thread.run(self._copy_state)
+        return self._thread.run(lambda: self._context.now.state())
 
     def set_state(self, tokens: Sequence[int], data: npt.NDArray[np.uint8]) -> None:
         """Make `tokens` the evaluated sequence, from what :meth:`state` gave for them.
@@ -240,7 +200,7 @@ class Engine:
         llama.cpp trusts the bytes: they must be those that were written, by the same llama.cpp, for the same model.
 
         Raises:
-            ContextFull: more tokens than the context holds; nothing has changed.
+            ContextFull: more tokens than the context holds, or there is memory for; nothing has changed.
             EngineError: llama.cpp did not take them; nothing is evaluated now.
         """
         if len(tokens) > self.n_ctx:
@@ -258,30 +218,24 @@ class Engine:
         """How many of `ids` need not be evaluated; the last always is: its logits are wanted."""
         return min(shared_prefix(self.tokens, ids), len(ids) - 1)
 
+    def _reserve(self, n_tokens: int) -> None:
+        """Let the context grow, if it must. Never between a decode and who reads its logits: they would be gone."""
+        self._context.reserve(n_tokens, carry=bool(self.tokens))
+
     def _forget(self, length: int) -> None:
         if length < len(self.tokens):
-            llama.llama_memory_seq_rm(self._memory, 0, length, -1)
+            self._context.now.forget(length)
             del self.tokens[length:]
 
-    def _copy_state(self) -> npt.NDArray[np.uint8]:
-        size = llama.llama_state_seq_get_size(self._context, 0)
-        data = np.empty(size, np.uint8)
-        written = llama.llama_state_seq_get_data(self._context, _bytes_pointer(data), size, 0)
-        if not 0 < written <= size:
-            raise EngineError(f"llama.cpp could not copy its state of {len(self.tokens)} tokens")
-        return data[:written]
-
     def _take_state(self, tokens: Sequence[int], data: npt.NDArray[np.uint8]) -> None:
-        self._forget(0)
-        llama_library.forget_log()
-        read = llama.llama_state_seq_set_data(self._context, _bytes_pointer(data), len(data), 0)
-        if read != len(data):
-            llama.llama_memory_seq_rm(self._memory, 0, 0, -1)
-            raise EngineError(f"llama.cpp did not take a state: {llama_library.complaints() or 'no reason given'}")
+        self._context.reserve(len(tokens), carry=False)
+        self.tokens.clear()
+        self._context.now.set_state(data)
         self.tokens[:] = tokens
 
     def _decode_batch(self, ids: Sequence[int], outputs: Literal["all", "last", "none"]) -> None:
         n, start = len(ids), len(self.tokens)
+        self._reserve(start + n)
         batch = llama.llama_batch_init(n, 0, 1)
         try:
             batch.n_tokens = n
@@ -290,8 +244,8 @@ class Engine:
                 batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
                 batch.logits[i] = outputs == "all" or (outputs == "last" and i == n - 1)
             # asked before every node of the graph: worth it for a batch, which can take half a minute, not for a token
-            llama.llama_set_abort_callback(self._context, self._thread.abort if n > 1 else NEVER, None)
-            status = llama.llama_decode(self._context, batch)
+            llama.llama_set_abort_callback(self._context.handle, self._thread.abort if n > 1 else NEVER, None)
+            status = llama.llama_decode(self._context.handle, batch)
             if status == ABORTED:
                 raise Cancelled("cancelled")
             if self._dispatcher:
@@ -307,27 +261,19 @@ class Engine:
             if self._dispatcher:
                 with suppress(BaseException):
                     self._dispatcher.raise_pending()  # what a stopped decode owes is not the next one's debt
-            llama.llama_memory_seq_rm(self._memory, 0, start, -1)
+            self._context.now.forget(start)
             raise
         finally:
             llama.llama_batch_free(batch)
 
     def _read_logits(self, rows: int) -> npt.NDArray[np.float32]:
         """A copy of the logits of the last batch's outputs: (rows, vocabulary)."""
-        pointer = llama.llama_get_logits(self._context)
+        pointer = llama.llama_get_logits(self._context.handle)
         return np.array(np.ctypeslib.as_array(pointer, shape=(rows, self.vocabulary.size)), dtype=np.float32)
 
     def close(self) -> None:
         """Release model and context. Safe to call twice."""
-        if self._context:
-            self._thread.close()
-            llama.llama_free(self._context)
-            self._context = None
-        if self._dispatcher:
-            self._dispatcher.close()
-        if self._model:
-            llama.llama_model_free(self._model)
-            self._model = None
+        self._release.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -340,10 +286,6 @@ class Engine:
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
-
-
-def _bytes_pointer(data: npt.NDArray[np.uint8]) -> Any:
-    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -22,12 +22,13 @@ from coderv2_local.benchmark.bare_loop import BareLoop
 from coderv2_local.benchmark.engine_loop import EngineLoop, end_ids, timed_start
 from coderv2_local.benchmark.loop_process import LoopError, LoopProcess
 from coderv2_local.benchmark.measure import BARE, CODER, STOCK, Wanted, benchmark
-from coderv2_local.benchmark.page_cache import drop, share_in_memory
+from coderv2_local.benchmark.page_cache import drop
 from coderv2_local.benchmark.process_counters import bytes_read, memory, since
 from coderv2_local.benchmark.prompt_ids import code_prompts
 from coderv2_local.benchmark.runs import Ratio, Rounds, Run, by_turns
 from coderv2_local.engine import Engine
 from coderv2_local.models import find_model
+from coderv2_local.pages_in_memory import all_in_memory, share_in_memory
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.placement.load_wishes import LoadWishes
 from quant.errors import InputError
@@ -164,6 +165,7 @@ def test_a_file_is_in_memory_once_it_is_read_and_not_once_it_is_dropped(tmp_path
     for file in (path, other):
         file.write_bytes(os.urandom(4 << 20))
     assert share_in_memory([path]) == 1
+    assert all_in_memory(path)
     drop([path])
     with other.open("r+b") as f:
         os.fsync(f.fileno())
@@ -171,11 +173,13 @@ def test_a_file_is_in_memory_once_it_is_read_and_not_once_it_is_dropped(tmp_path
     if share_in_memory([other]) == 1:
         pytest.skip("this file system keeps its files in memory")
     assert share_in_memory([path]) < 0.1
+    assert not all_in_memory(path)
     before = bytes_read()
     with path.open("rb") as f:
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         assert f.read(1 << 20)
     assert 0.2 < share_in_memory([path]) < 0.5
+    assert not all_in_memory(path)
     if before is not None:
         assert since(before) >= 1 << 20
 
@@ -197,6 +201,7 @@ def test_what_is_not_this_users_is_not_known(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.stat(path).st_uid + 1)
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert share_in_memory([path]) is None
+    assert not all_in_memory(path)
     assert share_in_memory([tmp_path / "missing"]) is None
 
 

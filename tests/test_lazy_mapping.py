@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from synthetic_models import small_model
 
+from coderv2_local import mapped_model
 from coderv2_local.engine import Engine
 from coderv2_local.larger_than_memory import lazy_mapping
 from coderv2_local.larger_than_memory.lazy_mapping import MAP_POPULATE, without_populating
+from coderv2_local.llama_library import llama
 from coderv2_local.placement.load_options import LoadOptions
 
 ROOT = Path(__file__).parent.parent
@@ -160,6 +162,67 @@ def test_an_engine_loads_without_reading_the_experts(tmp_path):
         counts.append(int(count))
     assert counts[0] > 60 << 20
     assert counts[1] < 30 << 20
+
+
+def mapped_in(path: Path) -> int:
+    """Bytes of the file that are entered into this process's mappings of it."""
+    found, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        key, _, rest = line.partition(" ")
+        if "-" in key:
+            ours = rest.endswith(str(path))
+        elif ours and key == "Rss:":
+            found += int(rest.split()[0]) << 10
+    return found
+
+
+@pytest.fixture
+def warm(tmp_path):
+    """A model of which all is in memory, and more of it than is touched while it is loaded."""
+    path = small_model(tmp_path / "m.gguf")
+    with open(path, "ab") as f:
+        f.write(bytes(32 << 20))
+    assert path.read_bytes()
+    return path
+
+
+def test_a_file_that_is_in_memory_is_entered_as_it_is_touched(warm, monkeypatch):
+    mapped = []
+    for large in (1 << 30, 1 << 20):
+        monkeypatch.setattr(mapped_model, "LARGE", large)
+        with Engine(warm, LoadOptions(n_ctx=64, n_threads=1)) as engine:
+            mapped.append(mapped_in(warm))
+            assert engine.notices == []
+            assert engine.evaluate([390, 1, 2, 3]).shape == (engine.vocabulary.size,)
+    if mapped[1] == mapped[0]:
+        pytest.skip("mappings are populated here, or all of a small file is entered at once")
+    assert mapped[1] < mapped[0] - (8 << 20)
+
+
+@pytest.mark.parametrize("options", [{"repack": True}, {"n_gpu_layers": 1}], ids=str)
+def test_where_all_is_read_or_a_gpu_is_used_files_are_populated(warm, monkeypatch, options):
+    monkeypatch.setattr(mapped_model, "LARGE", 0)
+    monkeypatch.setattr(mapped_model, "without_populating", lambda load: pytest.fail("the filter was used"))
+    with Engine(warm, LoadOptions(n_ctx=64, n_threads=1, **options)) as engine:
+        assert engine.evaluate([390, 1]).shape == (engine.vocabulary.size,)
+
+
+def test_a_file_on_disk_is_populated(cold, monkeypatch):
+    monkeypatch.setattr(mapped_model, "LARGE", 0)
+    assert not mapped_model._populating_is_waste(cold, LoadOptions())
+    assert cold.read_bytes()
+    assert mapped_model._populating_is_waste(cold, LoadOptions()) or llama.llama_supports_gpu_offload()
+    with open(cold, "rb") as f:  # one piece of several megabytes is missing: sampling sees it
+        os.posix_fadvise(f.fileno(), 8 << 20, 4 << 20, os.POSIX_FADV_DONTNEED)
+    assert not mapped_model._populating_is_waste(cold, LoadOptions())
+
+
+def test_a_filter_that_is_forbidden_costs_a_warm_start_nothing_but_time(warm, monkeypatch):
+    monkeypatch.setattr(mapped_model, "LARGE", 0)
+    monkeypatch.setattr(lazy_mapping, "_ARCHITECTURES", {})
+    with Engine(warm, LoadOptions(n_ctx=64, n_threads=1)) as engine:
+        assert engine.notices == []
+        assert engine.evaluate([390, 1]).shape == (engine.vocabulary.size,)
 
 
 def test_the_mapped_model_computes_the_same(tmp_path):

@@ -6,10 +6,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from coderv2_local.benchmark.page_cache import share_in_memory
 from coderv2_local.benchmark.process_counters import bytes_read, since
 from coderv2_local.benchmark.runs import Run
 from coderv2_local.engine import Engine
+from coderv2_local.pages_in_memory import share_in_memory
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.sampling.sampler import SamplingOptions
 

@@ -49,7 +49,7 @@ STARTS = {"engine": start_engine, "Llama": start_llama}
 
 def warm(path: Path) -> float:
     """Read the file, so that it is in memory. Returns how much of it is."""
-    from coderv2_local.benchmark.page_cache import share_in_memory
+    from coderv2_local.pages_in_memory import share_in_memory
 
     if share_in_memory([path]) != 1:
         with path.open("rb", buffering=0) as f:
