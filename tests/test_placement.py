@@ -127,7 +127,8 @@ def test_the_kv_cache_is_what_llama_allocates(tmp_path, mla):
     path = write_gguf(folder, tmp_path / "m.gguf", split_mla=mla)
     memory = memory_of_file(read_header(path))
     assert memory.mla is mla
-    with Engine(path, LoadOptions(n_ctx=5000, n_threads=1)):
+    with Engine(path, LoadOptions(n_ctx=5000, n_threads=1)) as engine:
+        engine._context.reserve(5000, carry=False)
         log = "".join(line for _, line in llama_library._log)
     sizes = [float(x) for x in re.findall(r"KV buffer size =\s*([\d.]+) MiB", log)]
     assert sizes
@@ -307,11 +308,9 @@ def test_a_backend_takes_wishes():
 def test_overrides_reach_llama_and_change_no_number(monkeypatch):
     """The tensors named are those of the layers named; logits stay bit for bit the same; a batch goes in parts."""
     seen: list[str] = []
-    create = Engine._create_context
+    create = Engine._make_context
     monkeypatch.setattr(  # the log is short: read it between loading and making the context
-        Engine,
-        "_create_context",
-        lambda self, options: (seen.extend(t for _, t in llama_library._log), create(self, options))[1],
+        Engine, "_make_context", lambda self: (seen.extend(t for _, t in llama_library._log), create(self))[1]
     )
     ids = list(range(10, 90))
     with Engine(TINY, LoadOptions(n_threads=1, n_batch=64, n_ubatch=16)) as plain:
@@ -319,7 +318,8 @@ def test_overrides_reach_llama_and_change_no_number(monkeypatch):
     seen.clear()
     with Engine(TINY, LoadOptions(n_threads=1, cpu_expert_layers=(1, 3), n_batch=64, n_ubatch=16)) as engine:
         assert np.array_equal(engine.evaluate(ids), expected)
-        assert (llama.llama_n_batch(engine._context), llama.llama_n_ubatch(engine._context)) == (64, 16)
+        context = engine._context.handle
+        assert (llama.llama_n_batch(context), llama.llama_n_ubatch(context)) == (64, 16)
     moved = {m[1] for t in seen if (m := re.match(r"tensor (\S+) .*overridden to CPU", t))}
     parts = ("gate", "up", "down")
     assert moved == {f"blk.{i}.ffn_{p}_exps.weight" for i in (1, 3) for p in parts}
