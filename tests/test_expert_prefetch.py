@@ -33,9 +33,11 @@ def path(request, tmp_path_factory):
     return small_model(tmp_path_factory.mktemp("models") / "m.gguf", request.param)
 
 
-def engine_with(path, *more) -> tuple[Engine, ExpertPrefetch]:
+def engine_with(path, *more, expert_memory=0) -> tuple[Engine, ExpertPrefetch]:
+    """An engine whose experts are in the page cache, unless they get memory."""
     header = read_header(path)
     (tap,) = larger_than_memory(path, header)
+    tap.expert_memory = expert_memory
     return Engine(path, STREAM, taps=[*install_taps(header.metadata), *more, tap], header=header), tap
 
 
@@ -59,11 +61,12 @@ class Recorder:
             self.chosen.append((int(layer), read_ids(tensor)))
 
 
-def test_logits_are_the_same_bits_with_and_without(path):
+@pytest.mark.parametrize("expert_memory", [0, None], ids=["page cache", "own memory"])
+def test_logits_are_the_same_bits_with_and_without(path, expert_memory):
     header = read_header(path)
     with Engine(path, LoadOptions(n_ctx=256, n_threads=1), taps=install_taps(header.metadata)) as plain:
         expected = [plain.evaluate(IDS[:40]), *(plain.evaluate(IDS[:n]) for n in range(41, 60))]
-    engine, tap = engine_with(path)
+    engine, tap = engine_with(path, expert_memory=expert_memory)
     with engine:
         found = [engine.evaluate(IDS[:40]), *(engine.evaluate(IDS[:n]) for n in range(41, 60))]
     np.testing.assert_array_equal(found, expected)

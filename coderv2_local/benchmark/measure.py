@@ -63,7 +63,7 @@ class Prefetched:
         chosen: experts that the routers chose, once a layer and decode.
         in_memory: share of them that was in memory when first heard of.
         guessed: share of them that had been guessed a layer ahead.
-        advised_bytes: asked of the disk ahead of use.
+        read_bytes: asked of the disk ahead of use.
         locked_bytes: of dense tensors, locked into memory.
         notices: what the kernel refused.
     """
@@ -71,7 +71,7 @@ class Prefetched:
     chosen: int
     in_memory: float
     guessed: float
-    advised_bytes: int
+    read_bytes: int
     locked_bytes: int
     notices: tuple[str, ...]
 
@@ -275,5 +275,10 @@ def _warm_up(engine: Engine) -> tuple[list[int], int]:
 def _counted(prefetch: ExpertPrefetch) -> Prefetched:
     c, files = prefetch.counters, prefetch.files
     return Prefetched(
-        c.chosen, c.cache_hit_rate, c.guess_hit_rate, c.advised_bytes, files.locked_bytes, tuple(files.notices)
+        c.chosen,
+        c.cache_hit_rate,
+        c.guess_hit_rate,
+        prefetch.experts.bytes_read,
+        files.locked_bytes,
+        tuple(files.notices),
     )

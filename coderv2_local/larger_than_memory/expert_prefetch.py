@@ -9,7 +9,7 @@ while this layer computes. docs/larger-than-memory.md has the figures.
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from coderv2_local.hooks import HookError, TensorHead
+from coderv2_local.larger_than_memory.advised_experts import AdvisedExperts
+from coderv2_local.larger_than_memory.expert_cache import ExpertCache
+from coderv2_local.larger_than_memory.expert_store import ExpertStore, NotCacheable
 from coderv2_local.larger_than_memory.residency import SUPPORTED, ModelFiles, available_memory
 from coderv2_local.larger_than_memory.router_ahead import RouterAhead
-from coderv2_local.larger_than_memory.weight_ranges import WeightRanges, weight_ranges
+from coderv2_local.larger_than_memory.weight_ranges import Range, WeightRanges, weight_ranges
 from coderv2_local.routing import read_floats
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
@@ -42,8 +45,6 @@ class PrefetchCounters:
     """Of those chosen, the ones that had been guessed a layer ahead."""
     guesses: int = 0
     """Experts guessed a layer ahead, right or wrong."""
-    advised_bytes: int = 0
-    """Bytes of advice on experts, in memory or not."""
     dense_bytes_renewed: int = 0
     """Bytes of dense tensors that had fallen out of memory and were read again ahead of use."""
     uses: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -71,6 +72,8 @@ class ExpertPrefetch:
     Args:
         ranges: where the weights lie.
         files: the same files, opened for advice.
+        expert_memory: bytes of this program's memory for experts; None for as much as is free; 0 leaves them to the page
+            cache, which is also what is done where own memory cannot be had.
         ahead: guesses the next layer; None to advise only what is chosen.
         keep_dense: lock what every token reads, or, where the limit on locked memory forbids it, watch it.
     """
@@ -83,14 +86,19 @@ class ExpertPrefetch:
         files: ModelFiles,
         ahead: RouterAhead | None,
         *,
+        expert_memory: int | None = None,
         keep_dense: bool = True,
     ) -> None:
         self.ranges, self.files, self.ahead, self.keep_dense = ranges, files, ahead, keep_dense
+        self.expert_memory = expert_memory
+        self.experts: ExpertStore = AdvisedExperts(ranges, files)
         self.counters = PrefetchCounters()
         layers = sorted(ranges.stacks)
         self._next = dict(itertools.pairwise(layers))
         self._hidden: dict[int, int] = {}  # layer → address of its hidden state, in the graph now computed
         self._known: dict[int, dict[int, bool]] = {}  # layer → expert guessed in this decode → was it in memory?
+        self._guessed: set[int] = set()  # of the next layer
+        self._tokens = 0  # of this decode
         self._watch_dense = False
         self._started = False
 
@@ -118,75 +126,87 @@ class ExpertPrefetch:
         if not self._started:
             self._start()
         layer = int(node_name.rpartition("-")[2])
-        chosen = np.unique(read_ids(tensor)).tolist()
+        ids = read_ids(tensor)
+        unique, times = np.unique(ids, return_counts=True)
+        chosen, counts = unique.tolist(), times.tolist()
+        self._tokens = max(self._tokens, len(ids))
         known = self._known.pop(layer, {})
-        late = self._look_at(layer, [e for e in chosen if e not in known])
-        self._advise(layer, late)
-        self._count(layer, chosen, known, late)
+        known |= self.experts.look_at(layer, [e for e in chosen if e not in known])
+        self.experts.fetch(layer, chosen)
+        self._count(layer, chosen, known)
+        self.experts.used(layer, chosen, counts)
         after = self._next.get(layer)
         if chosen and after is not None:
             self._look_ahead(layer, after)
+        self.experts.wait(layer, chosen)
 
-    def _count(self, layer: int, chosen: list[int], known: dict[int, bool], late: dict[int, bool]) -> None:
+    def _count(self, layer: int, chosen: list[int], known: dict[int, bool]) -> None:
         c = self.counters
         c.chosen += len(chosen)
-        c.guessed += sum(e in known for e in chosen)
-        c.in_memory += sum((known | late)[e] for e in chosen)
+        c.guessed += len(self._guessed.intersection(chosen))
+        c.in_memory += sum(known[e] for e in chosen)
         for e in chosen:
             c.uses[layer, e] = c.uses.get((layer, e), 0) + 1
 
     def _look_ahead(self, layer: int, after: int) -> None:
-        """Advise what layer `after` will probably choose, judging by the hidden state in `layer`."""
+        """Fetch what layer `after` will probably choose, judging by the hidden state in `layer`."""
+        self._guessed = set()
         address = self._hidden.pop(layer, None)
         guess = self.ahead.guess(after, read_floats(address)) if self.ahead and address is not None else None
         if guess is None:
             return
         # The surer half: a wrong guess costs as much of the disk's time as a right one saves.
-        sure = guess[:, : max(1, guess.shape[1] // 2)]
-        known = self._known[after] = self._look_at(after, np.unique(sure).tolist())
-        self.counters.guesses += len(known)
-        self._advise(after, known)
-
-    def _look_at(self, layer: int, experts: Iterable[int]) -> dict[int, bool]:
-        """Expert → is it in memory?"""
-        stacks = self.ranges.stacks[layer]
-        return {e: all(self.files.in_memory(r) for s in stacks for r in s.ranges([e])) for e in experts}
-
-    def _advise(self, layer: int, experts: Iterable[int]) -> None:
-        """Advise experts (ascending ids), also those that seem to be there: single pages may have gone."""
-        wanted = list(experts)
-        ranges = [r for stack in self.ranges.stacks[layer] for r in stack.ranges(wanted)]
-        self.counters.advised_bytes += self.files.will_need(ranges)
+        sure: list[int] = np.unique(guess[:, : max(1, guess.shape[1] // 2)]).tolist()
+        self._guessed = set(sure)
+        self._known[after] = self.experts.look_at(after, sure)
+        self.counters.guesses += len(sure)
+        self.experts.fetch(after, sure, guessed=True)
 
     def _start(self) -> None:
         """At the first decode: the model is mapped now."""
         self._started = True
         self.files.find_mappings()
-        for stacks in self.ranges.stacks.values():
-            self.files.do_not_read_around(r for s in stacks for r in s.ranges(range(s.n_experts)))
         if self.ranges.dense_bytes > available_memory():
             self.files.notices.append(
                 f"memory is too small even for the {self.ranges.dense_bytes / 1e9:.1f} GB that every token reads:"
                 " expect seconds a token"
             )
             self.keep_dense = False
-        if self.keep_dense and not self.files.lock(self.ranges.dense):
+        self._dense = (*self.ranges.dense, *self._start_store())
+        if self.keep_dense and not self.files.lock(self._dense):
             self._watch_dense = True
             self._renew()
+
+    def _start_store(self) -> Sequence[Range]:
+        """Own memory for the experts if there can be, else the page cache."""
+        if self.expert_memory != 0 and self.keep_dense:
+            cache = ExpertCache(self.ranges, self.files, self.expert_memory)
+            try:
+                shared = cache.start(self.ranges.dense_bytes)
+                self.experts = cache
+                return shared
+            except NotCacheable as reason:
+                cache.close()
+                self.files.notices.append(f"experts are kept in the system's file cache, which is slower: {reason}")
+        return self.experts.start(self.ranges.dense_bytes)
 
     def finish(self) -> None:
         """At the end of a decode: read again what has fallen out of memory of the dense tensors."""
         self.counters.decodes += 1
         self._hidden.clear()
         self._known.clear()
+        self._guessed.clear()
+        self.experts.tokens_passed(self._tokens)
+        self._tokens = 0
         if self._watch_dense:
             self._renew()
 
     def _renew(self) -> None:
-        self.counters.dense_bytes_renewed += self.files.will_need(self.files.missing(self.ranges.dense))
+        self.counters.dense_bytes_renewed += self.files.will_need(self.files.missing(self._dense))
 
     def close(self) -> None:
         """Close the files. Safe to call twice."""
+        self.experts.close()
         self.files.close()
         if self.ahead:
             self.ahead.close()

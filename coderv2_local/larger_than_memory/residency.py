@@ -15,13 +15,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
 
+from coderv2_local.larger_than_memory.direct_reads import ReadError
 from coderv2_local.larger_than_memory.weight_ranges import Range
 from coderv2_local.placement.cgroups import memory_limit
-from quant.errors import CoderError
 
 PAGE = mmap.PAGESIZE
 SUPPORTED = sys.platform == "linux"
@@ -29,8 +30,13 @@ UNSUPPORTED = "experts are read ahead on Linux only: here the system reads them 
 _MAP_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)")
 
 
-class ReadError(CoderError):
-    """A file of the model cannot be opened."""
+class Mapping(NamedTuple):
+    """A part of a file in the addresses of this process."""
+
+    address: int
+    length: int
+    offset: int
+    """Of its first byte in the file."""
 
 
 class ModelFiles:
@@ -57,7 +63,8 @@ class ModelFiles:
             self.close()
             raise ReadError(f"cannot open {e.filename}: {e.strerror}") from None
         self._windows = [read_ahead_bytes(fd) for fd in self._fds]
-        self._mapped: list[list[tuple[int, int, int]]] = [[] for _ in self._fds]
+        self.mappings: list[list[Mapping]] = [[] for _ in self._fds]
+        """Of each file, once :meth:`find_mappings` has looked."""
 
     def will_need(self, ranges: Iterable[Range]) -> int:
         """Start reading what is not in memory yet. Returns the bytes advised.
@@ -85,7 +92,7 @@ class ModelFiles:
 
     def find_mappings(self) -> None:
         """Look up where llama.cpp has mapped the files, once it has loaded them."""
-        self._mapped = [mappings_of(fd) for fd in self._fds]
+        self.mappings = [mappings_of(fd) for fd in self._fds]
 
     def do_not_read_around(self, ranges: Iterable[Range]) -> None:
         """Page faults in these ranges read the page that is missing, and not megabytes of other experts around it."""
@@ -115,7 +122,7 @@ class ModelFiles:
 
     def _parts(self, r: Range) -> Iterator[tuple[int, int, int]]:
         """The whole pages of a range as they are mapped: (address, bytes, offset in the file)."""
-        for address, length, offset in self._mapped[r.file]:
+        for address, length, offset in self.mappings[r.file]:
             start, end = max(r.start & -PAGE, offset), min(-(-r.end // PAGE) * PAGE, offset + length)
             if start < end:
                 yield address + start - offset, end - start, start
@@ -173,8 +180,8 @@ def read_ahead_bytes(fd: int) -> int:
         return 128 << 10  # Linux's default
 
 
-def mappings_of(fd: int) -> list[tuple[int, int, int]]:
-    """Where this process has mapped the open file: (address, bytes, offset in the file) of each mapping."""
+def mappings_of(fd: int) -> list[Mapping]:
+    """Where this process has mapped the open file."""
     status, found = os.fstat(fd), []
     with open("/proc/self/maps") as f:
         for line in f:
@@ -182,7 +189,7 @@ def mappings_of(fd: int) -> list[tuple[int, int, int]]:
             if m and int(m[6]) == status.st_ino:
                 start, end, offset, major, minor = (int(m[i], 16) for i in range(1, 6))
                 if os.makedev(major, minor) == status.st_dev:
-                    found.append((start, end - start, offset))
+                    found.append(Mapping(start, end - start, offset))
     return found
 
 

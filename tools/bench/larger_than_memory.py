@@ -1,14 +1,14 @@
 """A model larger than memory: decode speed in a memory cgroup, plain mmap beside expert prefetch, in one run.
 
-    sudo python tools/bench/larger_than_memory.py MODEL.gguf [--limits 0,5G,half] [--modes plain,prefetch,no-mlock]
+    sudo python tools/bench/larger_than_memory.py MODEL.gguf [--limits 0,5G,half] [--modes plain,own-memory,no-mlock]
         [--text FILE] [--tokens 32] [--warm-up 32] [--json FILE]
 
 Each measurement is a process of its own, put into a new memory cgroup before it opens the file; the file's pages are
 dropped from the cache first, since a page counts for the cgroup that read it. The same tokens, those of a text, are
 decoded one by one in every mode, so the work is the same; a digest over all logits says whether the results are.
 With --greedy the tokens are the model's own.
-A limit of 0 means none: all in memory. Modes: plain (mmap and nothing else), prefetch, no-mlock (prefetch as a user
-with the usual 8 MiB limit on locked memory), and to see what each part is worth: no-guess, no-dense.
+A limit of 0 means none: all in memory. Modes: plain (mmap and nothing else), own-memory, no-mlock (the same as a user
+with the usual 8 MiB limit on locked memory), and to see what each part is worth: no-guess, page-cache.
 Needs root for the cgroup, version 1 or 2.
 """
 
@@ -31,10 +31,10 @@ sys.path.insert(0, str(ROOT))
 
 MODES = {
     "plain": "mmap alone",
-    "prefetch": "chosen and guessed experts advised, dense tensors locked",
+    "own-memory": "chosen and guessed experts read into memory of the program, dense tensors locked",
     "no-mlock": "the same with 8 MiB of locked memory allowed",
-    "no-guess": "only chosen experts advised, dense tensors locked",
-    "no-dense": "chosen and guessed experts advised, dense tensors left alone",
+    "no-guess": "the same as own-memory, but only chosen experts",
+    "page-cache": "chosen and guessed experts advised, dense tensors locked",
 }
 PROMPT = 8  # tokens of the text before the model's own, with --greedy
 USUAL_LIMIT = 8 << 20
@@ -55,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     header = read_header(path)
     streams = larger_than_memory(path, header) if args.child != "plain" else []
     for tap in streams:
-        tap.keep_dense = args.child != "no-dense"
+        tap.expert_memory = 0 if args.child == "page-cache" else None
         if args.child == "no-guess":
             tap.ahead = None
     taps = [*install_taps(header.metadata), *streams]
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--limits", default="0,5G,half")
-    parser.add_argument("--modes", default="plain,prefetch,no-mlock", help=", ".join(MODES))
+    parser.add_argument("--modes", default="plain,own-memory,no-mlock", help=", ".join(MODES))
     parser.add_argument(
         "--text", default=argparse.__file__, help="whose tokens are decoded (default: Python's argparse.py)"
     )

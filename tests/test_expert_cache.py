@@ -1,0 +1,283 @@
+"""Experts in memory of the program: real engines on small models, with room for all experts and for few; failing disks."""
+
+import errno
+import gc
+import os
+import threading
+
+import numpy as np
+import psutil
+import pytest
+from synthetic_models import GROUPED, LITE, small_model
+
+from coderv2_local.engine import Engine
+from coderv2_local.larger_than_memory import direct_reads, expert_memory
+from coderv2_local.larger_than_memory.direct_reads import ReadError
+from coderv2_local.larger_than_memory.expert_cache import ExpertCache
+from coderv2_local.larger_than_memory.expert_memory import PAGE, FreePages, covered
+from coderv2_local.larger_than_memory.expert_prefetch import ExpertPrefetch, larger_than_memory
+from coderv2_local.larger_than_memory.residency import SUPPORTED, Mapping, ModelFiles
+from coderv2_local.larger_than_memory.weight_ranges import Range, Stack, weight_ranges
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.routing import install_taps
+from converters.gguf_header import read_header
+
+pytestmark = pytest.mark.skipif(not SUPPORTED, reason="experts are read ahead on Linux only")
+STREAM = LoadOptions(n_ctx=256, n_threads=1, stream_experts=True)
+IDS = [390, *np.random.default_rng(3).integers(0, 256, 60).tolist()]
+
+
+@pytest.fixture(scope="module", params=[LITE, GROUPED], ids=["lite", "grouped"])
+def path(request, tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("models") / "m.gguf", request.param)
+
+
+def one_layer(path) -> int:
+    """Bytes that the experts of the largest layer take, with the pages that they share."""
+    return max(
+        sum((s.expert_bytes // PAGE + 2) * PAGE * s.n_experts for s in g) for g in weight_ranges(path).stacks.values()
+    )
+
+
+def engine_with(path, room=None) -> tuple[Engine, ExpertPrefetch]:
+    header = read_header(path)
+    (tap,) = larger_than_memory(path, header)
+    tap.expert_memory = room
+    return Engine(path, STREAM, taps=[*install_taps(header.metadata), tap], header=header), tap
+
+
+def cache_of(tap) -> ExpertCache:
+    assert isinstance(tap.experts, ExpertCache), tap.notices
+    return tap.experts
+
+
+def held_by(cache) -> int:
+    """What it holds when no read is under way."""
+    while cache._coming:
+        cache.adapt()
+    return cache.held
+
+
+def answers(engine) -> list[np.ndarray]:
+    """Logits after a batch and after single tokens, then after another text."""
+    engine.truncate(0)
+    found = [engine.evaluate(IDS[:40]), *(engine.evaluate(IDS[:n]) for n in range(41, 56))]
+    return [*found, engine.evaluate(IDS[50:20:-1]), engine.evaluate(IDS[:40])]
+
+
+@pytest.fixture(scope="module")
+def expected(path):
+    header = read_header(path)
+    with Engine(path, LoadOptions(n_ctx=256, n_threads=1), taps=install_taps(header.metadata)) as engine:
+        return answers(engine)
+
+
+def test_with_room_for_few_experts_the_logits_are_the_same_bits(path, expected):
+    engine, tap = engine_with(path, one_layer(path))
+    with engine:
+        np.testing.assert_array_equal(answers(engine), expected)
+        cache = cache_of(tap)
+        every = sum(s.expert_bytes * s.n_experts for g in tap.ranges.stacks.values() for s in g)
+        assert one_layer(path) < every / 1.5  # so experts had to go,
+        assert cache.bytes_read > every  # and were read again
+        assert held_by(cache) <= cache.room == one_layer(path)
+    assert 0 < tap.counters.cache_hit_rate < 1
+
+
+def test_with_room_for_all_each_expert_is_read_once(path, expected):
+    engine, tap = engine_with(path)
+    with engine:
+        np.testing.assert_array_equal(answers(engine), expected)
+        cache = cache_of(tap)
+        assert cache.bytes_read <= cache.held + cache._edges
+        before = cache.bytes_read
+        answers(engine)
+        assert cache.bytes_read == before
+        assert not tap.notices
+
+
+@pytest.mark.parametrize("lacking", ["moving memory", "direct reads"])
+def test_what_an_older_system_lacks_is_done_without(path, expected, monkeypatch, lacking):
+    if lacking == "moving memory":
+        monkeypatch.setattr(expert_memory, "_remap", lambda *_: False)
+    else:
+        monkeypatch.setattr(direct_reads, "_DIRECT", 0)
+    engine, tap = engine_with(path, one_layer(path))
+    with engine:
+        np.testing.assert_array_equal(answers(engine), expected)
+        assert held_by(cache_of(tap)) <= one_layer(path)
+
+
+def test_a_disk_that_fails_ends_the_decode_with_an_error_and_the_next_one_works(path, expected, monkeypatch):
+    engine, tap = engine_with(path, one_layer(path))
+    preadv = os.preadv
+    with engine:
+        engine.evaluate(IDS[:3])
+
+        def fail(fd, buffers, offset):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "preadv", fail)
+        with pytest.raises(ReadError, match=r"cannot read bytes .* of .*m\.gguf: Input/output error"):
+            engine.evaluate(IDS[:40])
+        monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: 0)
+        with pytest.raises(ReadError, match="has become shorter"):
+            engine.evaluate(IDS[:40])
+        monkeypatch.setattr(os, "preadv", preadv)
+        np.testing.assert_array_equal(answers(engine), expected)
+        assert held_by(cache_of(tap)) <= one_layer(path)
+
+
+def test_short_reads_are_gone_on_with(path, expected, monkeypatch):
+    preadv = os.preadv
+    monkeypatch.setattr(direct_reads, "_DIRECT", 0)
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [b[:5000] for b in buffers], offset))
+    engine, _ = engine_with(path, one_layer(path))
+    with engine:
+        np.testing.assert_array_equal(engine.evaluate(IDS[:40]), expected[0])
+
+
+def test_memory_that_others_need_is_given_back_and_taken_again(path, expected):
+    engine, tap = engine_with(path)
+    with engine:
+        answers(engine)
+        cache = cache_of(tap)
+        full, process = cache.held, psutil.Process()
+        resident = process.memory_info().rss
+        cache.limit = one_layer(path)
+        cache.adapt()
+        assert cache.held <= one_layer(path) < full
+        assert resident - process.memory_info().rss >= 0.8 * (full - cache.held)
+        np.testing.assert_array_equal(answers(engine), expected)
+        assert held_by(cache) <= one_layer(path)
+        cache.limit = None
+        cache.adapt()
+        np.testing.assert_array_equal(answers(engine), expected)
+        assert cache.held > one_layer(path)
+
+
+def test_what_is_used_least_goes_first(path):
+    engine, tap = engine_with(path)
+    with engine:
+        engine.evaluate(IDS[:5])
+        cache, layer = cache_of(tap), min(tap.ranges.stacks)
+        experts = range(tap.ranges.stacks[layer][0].n_experts)
+        cache.fetch(layer, experts)
+        cache.wait(layer, experts)
+        cache.tokens_passed(1)
+        cache._score[:] = 1e9
+        for e in experts:
+            cache._score[cache._first[layer] + e] = 0
+            cache.used(layer, [e], [1 + (e * 5) % len(experts)])
+        own = int(cache._own[cache._first[layer]])
+        cache.room = cache.held - 3 * own
+        assert cache._make_room(0)
+        gone = {e for e, there in cache.look_at(layer, experts).items() if not there}
+        assert gone == {e for e in experts if (e * 5) % len(experts) < len(gone)}
+        assert len(gone) in (3, 4)
+
+
+def test_older_uses_count_less(path):
+    engine, tap = engine_with(path)
+    with engine:
+        engine.evaluate(IDS[:5])
+        cache, layer = cache_of(tap), min(tap.ranges.stacks)
+        cache._score[:] = 0
+        cache.used(layer, [0], [3])
+        cache.tokens_passed(1000)
+        cache.used(layer, [1], [1])
+        first = cache._first[layer]
+        assert cache._score[first + 1] > cache._score[first]
+        for _ in range(100):  # and the numbers stay numbers
+            cache.tokens_passed(1000)
+        cache.used(layer, [2], [1])
+        assert np.isfinite(cache._score).all()
+        assert cache._score.argmax() == first + 2
+
+
+def test_two_engines_of_one_file_do_not_touch_each_others_experts(path, expected):
+    first, _ = engine_with(path, one_layer(path))
+    with first:
+        np.testing.assert_array_equal(answers(first), expected)
+        second, tap = engine_with(path, one_layer(path))
+        with second:
+            np.testing.assert_array_equal(answers(second), expected)
+            np.testing.assert_array_equal(answers(first), expected)
+            np.testing.assert_array_equal(answers(second), expected)
+
+
+def test_a_file_that_is_mapped_twice_is_left_to_the_page_cache(path, expected):
+    mapped = np.memmap(path, np.uint8, "r")
+    engine, tap = engine_with(path)
+    with engine:
+        np.testing.assert_array_equal(answers(engine), expected)
+        assert not isinstance(tap.experts, ExpertCache)
+        assert any("mapped more than once" in n for n in tap.notices)
+    assert mapped.tobytes() == path.read_bytes()
+
+
+def test_too_little_room_for_one_layer_is_left_to_the_page_cache(path, expected):
+    engine, tap = engine_with(path, one_layer(path) // 3)
+    with engine:
+        np.testing.assert_array_equal(engine.evaluate(IDS[:40]), expected[0])
+        assert any("less than one layer's" in n for n in tap.notices)
+
+
+def test_closing_ends_threads_and_gives_memory_and_files_back(path):
+    gc.collect()
+    files, memory = len(os.listdir("/proc/self/fd")), []
+    for _ in range(4):
+        engine, tap = engine_with(path)
+        engine.evaluate(IDS[:40])
+        cache_of(tap)
+        engine.close()
+        engine.close()
+        memory.append(psutil.Process().memory_info().rss)
+    assert len(os.listdir("/proc/self/fd")) <= files
+    assert not [t for t in threading.enumerate() if t.name.startswith("experts")]
+    every = sum(s.expert_bytes * s.n_experts for g in tap.ranges.stacks.values() for s in g)
+    assert memory[-1] - memory[0] < every
+
+
+@pytest.mark.parametrize(
+    "mappings",
+    [
+        [],
+        [Mapping(1 << 30, 60_000, 0)],  # ends within the stack
+        [Mapping(1 << 30, 40_960, 0), Mapping(1 << 31, 1 << 20, 40_960)],
+        [Mapping(1 << 30, 1 << 20, 0), Mapping(1 << 31, 1 << 20, 0)],
+    ],
+)
+def test_only_a_stack_in_one_single_mapping_can_be_covered(mappings):
+    assert covered(Stack(0, 5_000, 30_000, 4), mappings) is None
+
+
+def test_the_places_of_experts_are_whole_pages_of_the_file():
+    stack = Stack(0, 5_000, 30_000, 4)
+    found = covered(stack, [Mapping(1 << 30, 1 << 20, 0)])
+    assert found is not None
+    assert [(r.start, r.end) for r in found.shared_pages()] == [(5_000, 8_192), (122_880, 125_000)]
+    for e in range(4):
+        place, begin = found.place(e), 5_000 + 30_000 * e
+        assert place.whole.start % PAGE == place.whole.end % PAGE == place.own % PAGE == place.own_bytes % PAGE == 0
+        assert place.address - (1 << 30) == place.whole.start
+        left_out = [range(r.start, r.end) for r in found.shared_pages()]
+        for byte in (begin, begin + 15_000, begin + 29_999):  # each is read, or stays in the file's mapping
+            assert place.whole.start <= byte < place.whole.end or any(byte in r for r in left_out)
+        assert begin <= place.own - (1 << 30)
+        assert place.own - (1 << 30) + place.own_bytes <= begin + 30_000
+
+
+def test_free_pages_keep_count():
+    free = FreePages()
+    assert free.move(1 << 40, PAGE) == 0
+    free.add(1 << 40, 0)
+    assert free.bytes == 0
+
+
+def test_files_are_closed_when_one_cannot_be_opened(path, tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ReadError, match="cannot open"):
+        direct_reads.DirectReader([path, tmp_path / "none.gguf"])
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert ModelFiles([path]).missing([Range(0, 0, PAGE)]) == []  # nothing is mapped
