@@ -19,7 +19,7 @@ from coderv2_local import llama_library
 from coderv2_local.engine_errors import Cancelled, ContextFull, EngineError
 from coderv2_local.growing_context import GrowingContext
 from coderv2_local.hooks import Dispatcher, Tap
-from coderv2_local.interruptible import NEVER, InterruptibleThread
+from coderv2_local.interruptible import InterruptibleThread, is_stopped
 from coderv2_local.llama_context import LlamaContext
 from coderv2_local.llama_library import llama
 from coderv2_local.loadable import check_loadable
@@ -243,8 +243,7 @@ class Engine:
                 batch.token[i], batch.pos[i] = token, start + i
                 batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
                 batch.logits[i] = outputs == "all" or (outputs == "last" and i == n - 1)
-            # asked before every node of the graph: worth it for a batch, which can take half a minute, not for a token
-            llama.llama_set_abort_callback(self._context.handle, self._thread.abort if n > 1 else NEVER, None)
+            llama.llama_set_abort_callback(self._context.handle, is_stopped, self._thread.flag.address)
             status = llama.llama_decode(self._context.handle, batch)
             if status == ABORTED:
                 raise Cancelled("cancelled")
