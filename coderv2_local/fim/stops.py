@@ -197,7 +197,8 @@ class Watch:
             else:
                 yield End(too_many[0][1], CLOSED_AFTER)
                 return
-        if asked.is_block and len(own.unmatched) == wanted and not own.open:
+        # `) -> int:` closes the brackets and opens a block
+        if asked.is_block and len(own.unmatched) == wanted and not own.open and not line.rstrip().endswith(":"):
             yield End(start + len(line), BRACKETS_CLOSED)
 
 

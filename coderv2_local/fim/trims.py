@@ -9,6 +9,7 @@ from collections.abc import Callable
 from coderv2_local.fim.brackets import CLOSES, Brackets, duty
 from coderv2_local.fim.hole import Hole
 
+WORD = re.compile(r"[^\W\d]\w*")
 FENCED = re.compile(r"\s*```[\w+#.-]*[ \t]*\n(.*?)\n?(?:[ \t]*```.*)?\Z", re.S)
 
 Trim = Callable[[str, Hole], str]
@@ -20,6 +21,23 @@ def fenced_code(middle: str, hole: Hole) -> str:
     """
     match = FENCED.match(middle)
     return match[1] if match and "```" not in hole.prefix + hole.suffix else middle
+
+
+def line_again(middle: str, hole: Hole) -> str:
+    """Of a middle that begins by writing the hole's line once more, from its first word or from within it, what goes
+    on from the hole: ``turn total`` after ``return t`` becomes ``otal``.
+
+    The line must have two different words, and be no list that goes on: such text may rightly stand there twice.
+    """
+    line = hole.line_before.lstrip()
+    if len(set(WORD.findall(line))) < 2 or line.rstrip().endswith((",", ";", "|")):
+        return middle
+    written = middle.lstrip(" \t")
+    first = WORD.search(line)
+    for start in range(first.end() if first else 0):
+        if written.startswith(line[start:]):
+            return written[len(line) - start :]
+    return middle
 
 
 def blank_end(middle: str, hole: Hole) -> str:
@@ -61,7 +79,12 @@ def _closes_too_much(without: str, rest: str, hole: Hole) -> bool:
     return len(own.unmatched) > len(asked.to_close)
 
 
-TRIMS: dict[str, Trim] = {"code block": fenced_code, "repeated rest of the line": repeated_rest, "blank end": blank_end}
+TRIMS: dict[str, Trim] = {
+    "code block": fenced_code,
+    "line written again": line_again,
+    "repeated rest of the line": repeated_rest,
+    "blank end": blank_end,
+}
 """In the order in which they are applied."""
 
 
