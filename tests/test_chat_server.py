@@ -161,9 +161,6 @@ def test_ctrl_c_ends_the_work_on_the_server_and_continue_goes_on(open_chat, home
         chat.say("/continue")
         assert [e["do"] for e in events(home)] == ["ask", "answer", "answer"]
         assert not has_loaded(chat, slow.name)
-        shown = chat.say("/stats")
-        prompt, known = map(int, re.search(r"prompt: (\d+) tokens, (\d+) of them known", shown).groups())
-        assert prompt > known > prompt / 2
 
 
 def test_a_full_context_is_compacted(open_chat, home: Path, slow: Path):
