@@ -16,6 +16,8 @@ from coderv2_local.serving.jobs import Job
 
 QUIET_SECONDS = 10.0
 """After so long without an event, a comment keeps the connection alive."""
+UNWATCHED_SECONDS = 0.05
+"""Before a client is looked after that may go away."""
 STUCK_SECONDS = 120.0
 """A client that reads nothing for so long is taken for gone."""
 log = logging.getLogger("coder.serve")
@@ -39,22 +41,31 @@ async def until_gone(receive: Receive) -> None:
 
 
 class Watched:
-    """While this is entered, a client that goes away cancels the job; so does leaving it before the job's end."""
+    """While this is entered, a client that goes away cancels the job; so does leaving it before the job's end.
+
+    What is answered within `UNWATCHED_SECONDS` is not worth the task that watches.
+    """
 
     def __init__(self, job: Job, receive: Receive) -> None:
         self._job, self._receive = job, receive
+        self._task: asyncio.Task[None] | None = None
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         await until_gone(self._receive)
         self._job.cancel()
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._watch())
+        self._timer = asyncio.get_running_loop().call_later(UNWATCHED_SECONDS, self._begin)
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        self._timer.cancel()
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
         self._job.cancel()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coderv2_local.fim.context import Snippet, preamble
 from coderv2_local.fim.hole import Hole
-from coderv2_local.fim.window import USUAL, Budgets, budgets_for, counter, window
+from coderv2_local.fim.window import USUAL, Budgets, budgets_for, window
 from coderv2_local.prompt.layout import infill_prompt
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.state import Serving
@@ -38,7 +38,7 @@ def infill_ids(
     if not backend.capabilities.infill:
         raise bad(f"{serving.name} cannot fill in: its file has no fill-in-the-middle tokens", code="no_infill")
     wanted = LONGEST_MIDDLE if limit is None or limit < 0 else limit
-    encode = backend.vocabulary.encode
+    encode, count = serving.lines.encode, serving.lines.count
     room = backend.n_ctx - wanted if as_it_is else min(backend.n_ctx - wanted, USUAL.prefix + USUAL.suffix)
     if not snippets and len(prefix) + len(suffix) <= room * LONGEST_TOKEN:
         parts = (prefix, suffix) if as_it_is else (prefix.replace("\r\n", "\n"), suffix.replace("\r\n", "\n"))
@@ -47,7 +47,6 @@ def infill_ids(
             return ids
     asked = Budgets(USUAL.prefix, USUAL.suffix, backend.n_ctx // 4)
     budgets = budgets_for(backend, wanted, asked, has_context=bool(snippets), asked=True)
-    count = counter(backend)
     seen = window(Hole(prefix, suffix), count, budgets)
     before = preamble(snippets, OWN_LABEL, count, budgets.context) + seen.prefix.replace("\r\n", "\n")
     return infill_prompt(encode(before), encode(seen.suffix.replace("\r\n", "\n")), backend.vocabulary)

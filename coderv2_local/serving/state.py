@@ -9,6 +9,7 @@ from coderv2_local.engine import ContextFull
 from coderv2_local.local_backend import LocalBackend
 from coderv2_local.serving.jobs import Job, Task
 from coderv2_local.serving.kept import ServedStates
+from coderv2_local.serving.line_ids import LineIds
 from coderv2_local.serving.metrics import Metrics
 from coderv2_local.serving.queue import JobQueue
 from coderv2_local.serving.worker import Worker
@@ -61,6 +62,7 @@ class Serving:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
+        self.lines = LineIds(self.backend.vocabulary, self.backend.engine.header.metadata)
         self.queue = JobQueue(self.limits.waiting)
         self.worker = Worker(self.backend, self.kept, self.queue, self.metrics)
 
