@@ -1,4 +1,4 @@
-"""Experts in memory of the program: real engines on small models, with room for all experts and for few; failing disks."""
+"""Experts in memory of the program: real engines on small models, with room for all experts or few; failing disks."""
 
 import errno
 import gc
@@ -14,7 +14,7 @@ from coderv2_local.engine import Engine
 from coderv2_local.larger_than_memory import direct_reads, expert_memory
 from coderv2_local.larger_than_memory.direct_reads import ReadError
 from coderv2_local.larger_than_memory.expert_cache import ExpertCache
-from coderv2_local.larger_than_memory.expert_memory import PAGE, FreePages, covered
+from coderv2_local.larger_than_memory.expert_memory import PAGE, FreePages, Move, covered
 from coderv2_local.larger_than_memory.expert_prefetch import ExpertPrefetch, larger_than_memory
 from coderv2_local.larger_than_memory.residency import SUPPORTED, Mapping, ModelFiles
 from coderv2_local.larger_than_memory.weight_ranges import Range, Stack, weight_ranges
@@ -163,7 +163,7 @@ def test_what_is_used_least_goes_first(path):
         cache, layer = cache_of(tap), min(tap.ranges.stacks)
         experts = range(tap.ranges.stacks[layer][0].n_experts)
         cache.fetch(layer, experts)
-        cache.wait(layer, experts)
+        cache.wait(layer, experts, "rest")
         cache.tokens_passed(1)
         cache._score[:] = 1e9
         for e in experts:
@@ -199,7 +199,7 @@ def test_two_engines_of_one_file_do_not_touch_each_others_experts(path, expected
     first, _ = engine_with(path, one_layer(path))
     with first:
         np.testing.assert_array_equal(answers(first), expected)
-        second, tap = engine_with(path, one_layer(path))
+        second, _ = engine_with(path, one_layer(path))
         with second:
             np.testing.assert_array_equal(answers(second), expected)
             np.testing.assert_array_equal(answers(first), expected)
@@ -270,8 +270,15 @@ def test_the_places_of_experts_are_whole_pages_of_the_file():
 
 def test_free_pages_keep_count():
     free = FreePages()
-    assert free.move(1 << 40, PAGE) == 0
+    assert free.take(1 << 40, PAGE) is None
     free.add(1 << 40, 0)
+    assert free.bytes == 0
+    for n, pages in enumerate((3, 1, 2)):
+        free.add(n << 30, pages * PAGE)
+    assert free.bytes == 6 * PAGE
+    assert free.take(2 << 30, 2 * PAGE) == Move(2 << 30, 2 * PAGE, 2 << 30, 2 * PAGE)  # what lies there
+    assert free.take(7 << 30, 2 * PAGE) == Move(0, 3 * PAGE, 7 << 30, 2 * PAGE)  # the next longer
+    assert free.take(7 << 30, 2 * PAGE) == Move(1 << 30, PAGE, 7 << 30, 2 * PAGE)  # the longest
     assert free.bytes == 0
 
 

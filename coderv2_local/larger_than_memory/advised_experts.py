@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from coderv2_local.larger_than_memory.expert_store import Part
 from coderv2_local.larger_than_memory.residency import ModelFiles
 from coderv2_local.larger_than_memory.weight_ranges import Range, WeightRanges
 
@@ -38,7 +39,7 @@ class AdvisedExperts:
         wanted = [e for e in experts if e not in done]
         self.bytes_read += self.files.will_need(r for s in self.ranges.stacks[layer] for r in s.ranges(wanted))
 
-    def wait(self, layer: int, experts: Iterable[int]) -> None:
+    def wait(self, layer: int, experts: Iterable[int], part: Part) -> None:
         """Page faults wait, for what they touch."""
 
     def used(self, layer: int, experts: Sequence[int], counts: Sequence[int]) -> None:

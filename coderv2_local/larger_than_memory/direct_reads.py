@@ -7,17 +7,15 @@ wanted, whatever its size. File systems without direct reads are read through th
 
 import ctypes
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from coderv2_local.larger_than_memory.weight_ranges import Range
 from quant.errors import CoderError
 
-READERS = 8
-"""Reads at a time: what a disk needs to be busy."""
-PIECE = 1 << 20
-"""Bytes of one read at most."""
+READERS = 4
+"""Reads at a time: what a disk needs to be busy, each being megabytes. More threads disturb those that compute."""
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
 
 
@@ -56,18 +54,20 @@ class DirectReader:
                 self._direct = False
         return os.open(path, flags)
 
-    def read(self, r: Range, address: int) -> list[Future[None]]:
+    def read(self, r: Range, address: int, before: Callable[[], None] | None = None) -> Future[None]:
         """Begin to read a range, whole pages, to `address`, the beginning of a page.
+
+        Args:
+            before: what the reading thread is to do first.
 
         Returns:
             What to wait for; its ``result()`` raises ReadError.
         """
-        return [
-            self._threads.submit(self._read, r.file, at, address + at - r.start, min(PIECE, r.end - at))
-            for at in range(r.start, r.end, PIECE)
-        ]
+        return self._threads.submit(self._read, r.file, r.start, address, r.length, before)
 
-    def _read(self, file: int, offset: int, address: int, length: int) -> None:
+    def _read(self, file: int, offset: int, address: int, length: int, before: Callable[[], None] | None) -> None:
+        if before:
+            before()
         fd, done = self._fds[file], 0
         target = memoryview((ctypes.c_ubyte * length).from_address(address)).cast("B")
         while done < length:

@@ -18,9 +18,10 @@ import psutil
 
 from coderv2_local.larger_than_memory.direct_reads import DirectReader, ReadError
 from coderv2_local.larger_than_memory.expert_memory import CoveredStack, FreePages, Place, cover, covered
-from coderv2_local.larger_than_memory.expert_store import NotCacheable
+from coderv2_local.larger_than_memory.expert_store import NotCacheable, Part
 from coderv2_local.larger_than_memory.residency import ModelFiles, available_memory
 from coderv2_local.larger_than_memory.weight_ranges import Range, WeightRanges
+from coderv2_local.placement.cgroups import memory_limit
 
 HALF_LIFE = 128
 """Tokens after which a use counts half."""
@@ -141,26 +142,28 @@ class ExpertCache:
                 self._errors.pop(i, None)
             for group in places:
                 for i, place in zip(absent, group, strict=True):
-                    self._coming[i] += self._read(place)
-                    self.bytes_read += place.whole.length
+                    self._coming[i].append(self._read(place))
 
-    def _read(self, place: Place) -> list[Future[None]]:
-        self.held += place.own_bytes
+    def _read(self, place: Place) -> Future[None]:
         before = self._free.bytes
-        self._free.move(place.own, place.own_bytes)
-        self.held -= before - self._free.bytes
-        return self._reader.read(place.whole, place.address)
+        move = self._free.take(place.own, place.own_bytes)
+        self.held += place.own_bytes + self._free.bytes - before
+        self.bytes_read += place.whole.length
+        return self._reader.read(place.whole, place.address, move.run if move else None)
 
-    def wait(self, layer: int, experts: Iterable[int]) -> None:
-        """Return when the experts are there.
+    def wait(self, layer: int, experts: Iterable[int], part: Part) -> None:
+        """Return when a part of the experts is there: what is used first, or the rest.
 
         Raises:
             ReadError: the disk or the file failed.
         """
         needed = [self._first[layer] + e for e in experts]
         for i in needed:
-            for read in self._coming.get(i, ()):
-                read.exception()  # only to wait
+            reads = self._coming.get(i, [])
+            for read in reads[:-1] if part == "first" else reads:
+                read.result()
+        if part == "first":
+            return
         with self._lock:
             self._settle()
             for i in needed:
@@ -218,8 +221,10 @@ class ExpertCache:
     def _affordable(self) -> int:
         if self.limit is not None:
             return self.limit
-        reserve = max(LEAST_RESERVE, int(RESERVE * psutil.virtual_memory().total))
-        return self.held + available_memory() - self._dense - self._edges - reserve
+        dense = max(0, self._dense - self.files.locked_bytes)  # what is locked is not available as it is
+        limit, whole = memory_limit(), psutil.virtual_memory().total
+        whole = min(whole, limit[0]) if limit else whole
+        return self.held + available_memory() - dense - self._edges - max(LEAST_RESERVE, int(RESERVE * whole))
 
     def adapt(self) -> None:
         """Look at how much memory there is, and give back what others need."""

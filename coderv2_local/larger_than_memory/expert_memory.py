@@ -104,13 +104,36 @@ def cover(stack: CoveredStack) -> None:
     _libc().madvise(stack.start, length, _NO_HUGE_PAGE)
 
 
+@dataclass(frozen=True)
+class Move:
+    """Pages on their way to another place.
+
+    Attributes:
+        source: where they lie.
+        length: bytes of them.
+        target: where they are wanted.
+        wanted: bytes that are wanted there. If it is less, the rest is freed; if it is more, the kernel gives it.
+    """
+
+    source: int
+    length: int
+    target: int
+    wanted: int
+
+    def run(self) -> None:
+        """Move them. Any thread may do it; nobody reads in either place meanwhile."""
+        kept = min(self.length, self.wanted)
+        release(self.source + kept, self.length - kept)
+        if self.source != self.target and not _remap(self.source, kept, self.target):
+            release(self.source, kept)  # an older Linux, or too many pieces of memory: freed, and taken anew
+
+
 class FreePages:
     """Runs of pages whose contents are of no use any more, still lying where they were used last."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self._runs: dict[int, set[int]] = {}  # length → addresses
-        self._can_move = True
 
     def add(self, address: int, length: int) -> None:
         """Take in a run. Nobody may read there until something is read into it again."""
@@ -118,30 +141,17 @@ class FreePages:
             self._runs.setdefault(length, set()).add(address)
             self.bytes += length
 
-    def move(self, address: int, length: int) -> int:
-        """Move a run to `address`: the one that lies there, else one of this length, the next longer, or the longest.
-
-        What it is longer is freed.
-
-        Returns:
-            How many bytes of it are there now; 0 where there are no runs. The rest the kernel gives when it is written.
+    def take(self, address: int, length: int) -> Move | None:
+        """Give away a run to be moved to `address`: the one that lies there, else one of this length, the next longer,
+        or the longest; None where there are no runs.
         """
-        if not self._runs:
-            return 0
-        if address in self._runs.get(
-            length, ()
-        ):  # or it would be given to another later, with what is read into it now
+        if not self._runs or not length:
+            return None
+        if address in self._runs.get(length, ()):  # or another would get it later, with what is read into it now
             self._pop(length, address)
-            return length
+            return Move(address, length, address, length)
         found = min((n for n in self._runs if n >= length), default=None) or max(self._runs)
-        source = self._pop(found)
-        moved = min(found, length)
-        release(source + moved, found - moved)
-        if self._can_move and _remap(source, moved, address):
-            return moved
-        self._can_move = False  # an older Linux, or too many pieces of memory: from now on it is freed and taken anew
-        release(source, moved)
-        return 0
+        return Move(self._pop(found), found, address, length)
 
     def drop(self, target: int) -> None:
         """Free runs, the longest first, until at most `target` bytes are left."""
@@ -153,7 +163,7 @@ class FreePages:
         runs = self._runs[length]
         run = runs.pop() if address is None else address
         runs.discard(run)
-        if not self._runs[length]:
+        if not runs:
             del self._runs[length]
         self.bytes -= length
         return run

@@ -28,7 +28,7 @@ from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
 from quant.ggml import tensor_get
 
-_NODE = re.compile(r"(ffn_moe_topk|ffn_inp)-(\d+)")
+_NODE = re.compile(r"(ffn_moe_topk|ffn_moe_swiglu|ffn_inp)-(\d+)")
 _I32 = 26  # ggml_type
 
 
@@ -72,8 +72,8 @@ class ExpertPrefetch:
     Args:
         ranges: where the weights lie.
         files: the same files, opened for advice.
-        expert_memory: bytes of this program's memory for experts; None for as much as is free; 0 leaves them to the page
-            cache, which is also what is done where own memory cannot be had.
+        expert_memory: bytes of this program's memory for experts; None for as much as is free; 0 leaves them to the
+            page cache, which is also done where own memory cannot be had.
         ahead: guesses the next layer; None to advise only what is chosen.
         keep_dense: lock what every token reads, or, where the limit on locked memory forbids it, watch it.
     """
@@ -99,6 +99,7 @@ class ExpertPrefetch:
         self._known: dict[int, dict[int, bool]] = {}  # layer → expert guessed in this decode → was it in memory?
         self._guessed: set[int] = set()  # of the next layer
         self._tokens = 0  # of this decode
+        self._half_used: dict[int, list[int]] = {}  # layer → chosen experts whose last matrix may still be on its way
         self._watch_dense = False
         self._started = False
 
@@ -117,15 +118,22 @@ class ExpertPrefetch:
         self._hidden[int(node_name.rpartition("-")[2])] = tensor
 
     def wants(self, node_name: str) -> bool:
-        """The chosen ids."""
+        """The chosen ids, and what comes between an expert's first two matrices and its last."""
         match = _NODE.fullmatch(node_name)
-        return match is not None and match[1] == "ffn_moe_topk" and int(match[2]) in self.ranges.stacks
+        return match is not None and match[1] != "ffn_inp" and int(match[2]) in self.ranges.stacks
 
     def __call__(self, node_name: str, tensor: int) -> None:
-        """Advise the chosen experts of this layer, and those that the next one will probably choose."""
+        """Take the chosen experts of a layer, or let it go on to their last matrix when that is there."""
+        name, _, number = node_name.rpartition("-")
+        if name == "ffn_moe_topk":
+            self._fetch(int(number), tensor)
+        else:
+            self.experts.wait(int(number), self._half_used.pop(int(number), ()), "rest")
+
+    def _fetch(self, layer: int, tensor: int) -> None:
+        """Fetch the chosen experts of this layer, and those that the next one will probably choose."""
         if not self._started:
             self._start()
-        layer = int(node_name.rpartition("-")[2])
         ids = read_ids(tensor)
         unique, times = np.unique(ids, return_counts=True)
         chosen, counts = unique.tolist(), times.tolist()
@@ -138,7 +146,9 @@ class ExpertPrefetch:
         after = self._next.get(layer)
         if chosen and after is not None:
             self._look_ahead(layer, after)
-        self.experts.wait(layer, chosen)
+        self.experts.wait(layer, chosen, "first")
+        if chosen:
+            self._half_used[layer] = chosen
 
     def _count(self, layer: int, chosen: list[int], known: dict[int, bool]) -> None:
         c = self.counters
@@ -191,7 +201,17 @@ class ExpertPrefetch:
         return self.experts.start(self.ranges.dense_bytes)
 
     def finish(self) -> None:
-        """At the end of a decode: read again what has fallen out of memory of the dense tensors."""
+        """At the end of a decode: read again what has fallen out of memory of the dense tensors.
+
+        Raises:
+            HookError: this llama.cpp names its nodes in another way.
+        """
+        if self._half_used:
+            self._half_used.clear()
+            raise HookError(
+                "experts were computed with before they were read: the answer would be wrong",
+                hint="this version of llama.cpp is not known; a model that fits into memory works",
+            )
         self.counters.decodes += 1
         self._hidden.clear()
         self._known.clear()

@@ -1,13 +1,16 @@
 """What reading experts ahead needs of the place where they are kept."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from coderv2_local.larger_than_memory.weight_ranges import Range
 
+Part = Literal["first", "rest"]
+"""Of an expert: gate and up, which are used first, or down."""
+
 
 class ExpertStore(Protocol):
-    """Where experts are kept. For a layer it is called in this order: look_at, fetch, and before their use, wait."""
+    """Where experts are kept. Of each layer it is asked in this order: look_at, fetch, wait (twice)."""
 
     bytes_read: int
     """Bytes of experts that were asked of the disk."""
@@ -31,8 +34,8 @@ class ExpertStore(Protocol):
     def fetch(self, layer: int, experts: Sequence[int], *, guessed: bool = False) -> None:
         """Begin to read what is not there: the chosen experts, or those that probably will be chosen."""
 
-    def wait(self, layer: int, experts: Iterable[int]) -> None:
-        """Return when the experts can be computed with.
+    def wait(self, layer: int, experts: Iterable[int], part: Part) -> None:
+        """Return when a part of the experts can be computed with.
 
         Raises:
             ReadError: the disk or the file failed.
