@@ -129,9 +129,7 @@ class Engine:
         if len(ids) > self.n_ctx:
             raise ContextFull(f"{len(ids)} tokens do not fit the context of {self.n_ctx}")
         self._thread.resume()
-        keep = 0 if every_position else self._thread.run(lambda: self._shared(ids))
-        self.truncate(keep)
-        self._thread.run(lambda: self._reserve(min(len(ids) + room, self.n_ctx)))
+        keep = self._thread.run(lambda: self._begin(ids, room, anew=every_position))
         rows = []
         for start in range(keep, len(ids), self.n_batch):
             piece = ids[start : start + self.n_batch]
@@ -214,9 +212,16 @@ class Engine:
 
     # What follows runs on the engine's thread, where no interrupt can fall between the cache and the list of tokens.
 
-    def _shared(self, ids: Sequence[int]) -> int:
-        """How many of `ids` need not be evaluated; the last always is: its logits are wanted."""
-        return min(shared_prefix(self.tokens, ids), len(ids) - 1)
+    def _begin(self, ids: Sequence[int], room: int, *, anew: bool) -> int:
+        """Keep what `ids` share with what is evaluated, and make room for them and as many as `room` after them.
+
+        Returns:
+            How many of `ids` need not be evaluated; the last always is: its logits are wanted.
+        """
+        keep = 0 if anew else min(shared_prefix(self.tokens, ids), len(ids) - 1)
+        self._forget(keep)
+        self._reserve(min(len(ids) + room, self.n_ctx))
+        return keep
 
     def _reserve(self, n_tokens: int) -> None:
         """Let the context grow, if it must. Never between a decode and who reads its logits: they would be gone."""

@@ -6,8 +6,8 @@ of Lite 0.5 GB and 0.3 s before the first token, where most conversations end lo
 as llama.cpp's own copy of its state. The numbers do not change: a graph is computed over the part of the cache that is
 filled, however long the cache is.
 
-On a GPU the whole context is made at once. Nothing is gained there by less, and for the moment of a move two contexts
-lie side by side, for which placement leaves no room.
+Two contexts lie side by side for the moment of a move. Where memory is shared out to the last byte, to layers on a GPU
+or to experts of a model larger than memory, the whole context is made at once.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,8 @@ class GrowingContext:
     ) -> None:
         self._make, self._check_memory = make, check_memory
         self._limit = options.n_ctx
-        self.now = make(options.n_ctx if options.n_gpu_layers else self._size_for(options.n_batch))
+        at_once = options.n_gpu_layers or options.stream_experts
+        self.now = make(options.n_ctx if at_once else self._size_for(options.n_batch))
 
     @property
     def handle(self) -> Any:

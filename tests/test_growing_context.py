@@ -237,9 +237,10 @@ class Made:
         (LoadOptions(n_ctx=300), (300,), [300]),
         (LoadOptions(n_ctx=16_384, n_batch=4096), (5,), [4096]),
         (LoadOptions(n_ctx=16_384, n_gpu_layers=3), (5, 16_384), [16_384]),
+        (LoadOptions(n_ctx=16_384, stream_experts=True), (5, 16_384), [16_384]),
     ],
 )
-def test_lengths_double_and_on_a_gpu_all_is_there_at_once(options, wanted, sizes):
+def test_lengths_double_and_where_memory_is_shared_out_all_is_there_at_once(options, wanted, sizes):
     made = []
 
     def make(size):
