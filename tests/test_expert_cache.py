@@ -1,9 +1,13 @@
 """Experts in memory of the program: real engines on small models, with room for all experts or few; failing disks."""
 
+import contextlib
+import ctypes
 import errno
 import gc
+import mmap
 import os
 import threading
+import time
 
 import numpy as np
 import psutil
@@ -14,7 +18,7 @@ from coderv2_local.engine import Engine
 from coderv2_local.larger_than_memory import direct_reads, expert_memory
 from coderv2_local.larger_than_memory.direct_reads import ReadError
 from coderv2_local.larger_than_memory.expert_cache import ExpertCache
-from coderv2_local.larger_than_memory.expert_memory import PAGE, FreePages, Move, covered
+from coderv2_local.larger_than_memory.expert_memory import PAGE, FreePages, covered
 from coderv2_local.larger_than_memory.expert_prefetch import ExpertPrefetch, larger_than_memory
 from coderv2_local.larger_than_memory.residency import SUPPORTED, Mapping, ModelFiles
 from coderv2_local.larger_than_memory.weight_ranges import Range, Stack, weight_ranges
@@ -270,16 +274,72 @@ def test_the_places_of_experts_are_whole_pages_of_the_file():
 
 def test_free_pages_keep_count():
     free = FreePages()
-    assert free.take(1 << 40, PAGE) is None
+    assert free.move(1 << 40, PAGE) == 0
     free.add(1 << 40, 0)
     assert free.bytes == 0
-    for n, pages in enumerate((3, 1, 2)):
-        free.add(n << 30, pages * PAGE)
-    assert free.bytes == 6 * PAGE
-    assert free.take(2 << 30, 2 * PAGE) == Move(2 << 30, 2 * PAGE, 2 << 30, 2 * PAGE)  # what lies there
-    assert free.take(7 << 30, 2 * PAGE) == Move(0, 3 * PAGE, 7 << 30, 2 * PAGE)  # the next longer
-    assert free.take(7 << 30, 2 * PAGE) == Move(1 << 30, PAGE, 7 << 30, 2 * PAGE)  # the longest
-    assert free.bytes == 0
+
+
+@contextlib.contextmanager
+def pages(n):
+    """`n` pages of private memory, each filled with its number; their address, and the bytes as they are then."""
+    memory = mmap.mmap(-1, n * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    view = np.frombuffer(memory, np.uint8).reshape(n, PAGE)
+    view[:] = np.arange(n)[:, None]
+    yield view.ctypes.data, view
+
+
+def test_the_run_that_lies_there_is_taken_then_the_next_longer_then_the_longest():
+    with pages(16) as (start, view):
+        free = FreePages()
+        for at, length in ((0, 3), (4, 1), (6, 2)):
+            free.add(start + at * PAGE, length * PAGE)
+        assert free.bytes == 6 * PAGE
+        assert free.move(start + 6 * PAGE, 2 * PAGE) == 2 * PAGE
+        assert view[6:8, 0].tolist() == [6, 7]
+        assert free.move(start + 8 * PAGE, 2 * PAGE) == 2 * PAGE
+        assert view[8:10, 0].tolist() == [0, 1]
+        assert not view[0:3].any()  # moved away, and what was left of it freed
+        assert free.move(start + 10 * PAGE, 2 * PAGE) == PAGE
+        assert view[10:12, 0].tolist() == [4, 11]
+        assert free.bytes == 0
+        free.add(start + 12 * PAGE, PAGE)
+        free.add(start + 13 * PAGE, 2 * PAGE)
+        free.drop(PAGE)
+        assert view[12:16, 0].tolist() == [12, 0, 0, 15]
+
+
+def test_whatever_order_reads_end_in_what_is_there_is_what_the_file_says(path, monkeypatch):
+    random = np.random.default_rng(1)
+    read = direct_reads.DirectReader._read
+
+    def slowly(self, *args):
+        time.sleep(float(random.exponential(0.0005)))
+        read(self, *args)
+
+    monkeypatch.setattr(direct_reads.DirectReader, "_read", slowly)
+    engine, tap = engine_with(path, one_layer(path))
+    data = path.read_bytes()
+    with engine:
+        engine.evaluate(IDS[:5])
+        cache, layers = cache_of(tap), sorted(tap.ranges.stacks)
+        for step in range(300):
+            layer = layers[step % len(layers)]
+            n = tap.ranges.stacks[layer][0].n_experts
+            chosen = sorted(random.choice(n, n // 3, replace=False).tolist())
+            cache.fetch(layer, chosen)
+            cache.used(layer, chosen, [1] * len(chosen))
+            after = layers[(step + 1) % len(layers)]
+            cache.fetch(after, sorted(random.choice(n, n // 4, replace=False).tolist()), guessed=True)
+            cache.wait(layer, chosen, "first")
+            cache.wait(layer, chosen, "rest")
+            for e in chosen:
+                for stack in cache._stacks[layer]:
+                    place = stack.place(e)
+                    assert (
+                        ctypes.string_at(place.address, place.whole.length) == data[place.whole.start : place.whole.end]
+                    )
+            if step % len(layers) == 0:
+                cache.tokens_passed(1)
 
 
 def test_files_are_closed_when_one_cannot_be_opened(path, tmp_path):

@@ -7,7 +7,7 @@ wanted, whatever its size. File systems without direct reads are read through th
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,20 +54,15 @@ class DirectReader:
                 self._direct = False
         return os.open(path, flags)
 
-    def read(self, r: Range, address: int, before: Callable[[], None] | None = None) -> Future[None]:
+    def read(self, r: Range, address: int) -> Future[None]:
         """Begin to read a range, whole pages, to `address`, the beginning of a page.
-
-        Args:
-            before: what the reading thread is to do first.
 
         Returns:
             What to wait for; its ``result()`` raises ReadError.
         """
-        return self._threads.submit(self._read, r.file, r.start, address, r.length, before)
+        return self._threads.submit(self._read, r.file, r.start, address, r.length)
 
-    def _read(self, file: int, offset: int, address: int, length: int, before: Callable[[], None] | None) -> None:
-        if before:
-            before()
+    def _read(self, file: int, offset: int, address: int, length: int) -> None:
         fd, done = self._fds[file], 0
         target = memoryview((ctypes.c_ubyte * length).from_address(address)).cast("B")
         while done < length:

@@ -104,30 +104,6 @@ def cover(stack: CoveredStack) -> None:
     _libc().madvise(stack.start, length, _NO_HUGE_PAGE)
 
 
-@dataclass(frozen=True)
-class Move:
-    """Pages on their way to another place.
-
-    Attributes:
-        source: where they lie.
-        length: bytes of them.
-        target: where they are wanted.
-        wanted: bytes that are wanted there. If it is less, the rest is freed; if it is more, the kernel gives it.
-    """
-
-    source: int
-    length: int
-    target: int
-    wanted: int
-
-    def run(self) -> None:
-        """Move them. Any thread may do it; nobody reads in either place meanwhile."""
-        kept = min(self.length, self.wanted)
-        release(self.source + kept, self.length - kept)
-        if self.source != self.target and not _remap(self.source, kept, self.target):
-            release(self.source, kept)  # an older Linux, or too many pieces of memory: freed, and taken anew
-
-
 class FreePages:
     """Runs of pages whose contents are of no use any more, still lying where they were used last."""
 
@@ -141,17 +117,27 @@ class FreePages:
             self._runs.setdefault(length, set()).add(address)
             self.bytes += length
 
-    def take(self, address: int, length: int) -> Move | None:
-        """Give away a run to be moved to `address`: the one that lies there, else one of this length, the next longer,
-        or the longest; None where there are no runs.
+    def move(self, address: int, length: int) -> int:
+        """Move a run to `address`: the one that lies there, else one of this length, the next longer, or the longest.
+
+        What it is longer is freed. What is there afterwards is no run any more: before another run is moved to where
+        this one came from, this move must be done, so it is done at once, and by one thread after the other.
+
+        Returns:
+            How many bytes of it are there now; 0 where there are no runs. The rest the kernel gives when it is written.
         """
         if not self._runs or not length:
-            return None
+            return 0
         if address in self._runs.get(length, ()):  # or another would get it later, with what is read into it now
             self._pop(length, address)
-            return Move(address, length, address, length)
+            return length
         found = min((n for n in self._runs if n >= length), default=None) or max(self._runs)
-        return Move(self._pop(found), found, address, length)
+        source, kept = self._pop(found), min(found, length)
+        release(source + kept, found - kept)
+        if _remap(source, kept, address):
+            return kept
+        release(source, kept)  # an older Linux, or too many pieces of memory: freed, and taken anew
+        return 0
 
     def drop(self, target: int) -> None:
         """Free runs, the longest first, until at most `target` bytes are left."""
