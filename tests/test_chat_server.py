@@ -13,6 +13,7 @@ from conftest import Coder
 from serve_process import HELLO, Served, serving
 from synthetic_models import LITE, small_model
 
+from cli.repl import close
 from coderv2_local import remote
 from coderv2_local.prompt.layout import Message
 from coderv2_local.sampling.sampler import SamplingOptions
@@ -163,6 +164,15 @@ def test_ctrl_c_ends_the_work_on_the_server_and_continue_goes_on(open_chat, home
         assert not has_loaded(chat, slow.name)
 
 
+def test_what_is_not_read_to_its_end_is_ended_on_the_server(home: Path, slow: Path):
+    with serving(home, "-m", str(slow)) as served, remote.open(served.address) as backend:
+        generation = backend.chat([Message("user", "Go on")], SamplingOptions(), 1000)
+        next(iter(generation))
+        close(generation)  # an interrupt while the screen is drawn leaves it half read
+        served.wait_for("cancelled_total", 1)
+        assert generation.tokens < 1000
+
+
 def test_a_full_context_is_compacted(open_chat, home: Path, slow: Path):
     with serving(home, "-m", str(slow), "--ctx", "512") as served:
         chat = open_chat("-m", str(slow), "-n", "60")
@@ -171,6 +181,7 @@ def test_a_full_context_is_compacted(open_chat, home: Path, slow: Path):
         assert "The context was full. No longer seen by the model: the oldest turn" in shown
         assert served.metric("requests_running") == 0
         assert "error" not in shown
+        assert re.search(r"slow\.gguf │ \S+ \d+ of 512 tokens", shown), "the room is known before the server is asked"
 
 
 def test_a_server_that_dies_in_an_answer(open_chat, home: Path, slow: Path):
@@ -195,17 +206,23 @@ def test_a_server_that_dies_in_an_answer(open_chat, home: Path, slow: Path):
         assert re.search(r"slow\.gguf │ \S+ \d+ of \d+ tokens", chat.say("And on"))
 
 
-def test_a_server_that_dies_before_it_answers(open_chat, home: Path, slow: Path):
+@pytest.mark.parametrize("while_counting", [True, False])
+def test_a_server_that_dies_before_it_answers(open_chat, home: Path, work: Path, slow: Path, while_counting):
+    (work / "long.txt").write_text("x y\n" * 200)
     with serving(home, "-m", str(slow)) as served:
         chat = open_chat("-m", str(slow), "-n", "20")
-        chat.ready()
-        served.process.send_signal(signal.SIGSTOP)
+        chat.say("/add long.txt")
+        if while_counting:
+            served.process.send_signal(signal.SIGSTOP)
         chat.send("Go on\r")
-        chat.until("> Go on")
+        if while_counting:
+            chat.until("> Go on")
+        else:
+            served.wait_for("requests_running", 1)
         end(served)
         shown = chat.ready()
         assert "has ended: opening slow.gguf again" in shown
-        assert [e["do"] for e in events(home)] == ["ask", "answer"]
+        assert [e["do"] for e in events(home)] == ["attach", "ask", "answer"]
         assert has_loaded(chat, slow.name)
 
 
