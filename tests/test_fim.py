@@ -1,6 +1,7 @@
 """Filling in: where the hole is, what is shown of its surroundings, what comes back."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.source import read_source
 from coderv2_local.fim.target import Target, hole_at, parse_target, replaced_range
 from coderv2_local.fim.window import Budgets, counter, prefix_start, suffix_end, window
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.sampling.sampler import SamplingOptions
 from quant.errors import InputError
 
@@ -197,6 +199,17 @@ def test_a_server_that_cannot_count_gets_a_cautious_window():
     assert 100 < len(suffix) < len(prefix)
 
 
+@dataclass
+class WithContext:
+    """A backend as it would be with another context."""
+
+    backend: LocalBackend
+    n_ctx: int
+
+    def count(self, text):
+        return self.backend.count(text)
+
+
 def test_other_files_come_first_under_their_paths(tiny):
     options = FillOptions(
         snippets=(Snippet("lib/io.py", "def read():\n"), Snippet("b.js", "let x\n")),
@@ -206,7 +219,10 @@ def test_other_files_come_first_under_their_paths(tiny):
     prefix, _ = prompt_texts(Hole("x = 1\n", ""), tiny, options)
     assert prefix == "# lib/io.py\ndef read():\n\n// b.js\nlet x\n\n# a.py\nx = 1\n"
     unasked = FillOptions(snippets=options.snippets, label="a.py")
-    assert prompt_texts(Hole("x = 1\n", ""), tiny, unasked)[0] == "x = 1\n"  # a context of 512 tokens has no room
+    assert prompt_texts(Hole("x = 1\n", ""), tiny, unasked)[0] == prefix
+    # a small context has no room for files that nobody asked for
+    assert prompt_texts(Hole("x = 1\n", ""), WithContext(tiny, 2047), unasked)[0] == "x = 1\n"
+    assert prompt_texts(Hole("x = 1\n", ""), WithContext(tiny, 2047), options)[0] == prefix
 
 
 def test_the_replaced_range_is_counted_from_1():
@@ -215,7 +231,7 @@ def test_the_replaced_range_is_counted_from_1():
 
 
 def test_the_model_fills_a_line(tiny):
-    hole = hole_at("def add(a, b):\n    c = \n    return c\n", parse_target("f:2"))
+    hole = hole_at("def add(a, b):\n\n    return c\n", parse_target("f:2"))
     filling = fill(hole, tiny, SamplingOptions(), FillOptions(max_tokens=32))
     assert filling.text.strip()
     compile(hole.prefix + filling.text + hole.suffix, "f", "exec")

@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put(name: str, recipe: str = "moe-4", roles: tuple[str, ...] = ("chat",), added: float = 1000.0) -> Installed:
     """An installed model, whose file is `tiny`'s."""
-    entry = Installed(name, recipe, (f"{name}-{recipe}.gguf",), TINY.stat().st_size, 512, roles, "a test", added)
+    entry = Installed(name, recipe, (f"{name}-{recipe}.gguf",), TINY.stat().st_size, 2048, roles, "a test", added)
     installed.write(entry)
     shutil.copy(TINY, entry.path)
     return entry

@@ -40,7 +40,7 @@ def test_the_list_has_everything(home: Path, coder: Coder, tmp_path: Path) -> No
     rows = {r["name"]: r for r in json.loads(coder("models", "--json").stdout)["models"]}
     assert set(rows) == {"tiny", "lite", "lite-base", "mine", "lost", "office"}
     assert rows["lite"]["default_for"] == ["chat", "fim"]
-    assert (rows["tiny"]["context"], rows["tiny"]["default_for"]) == (512, [])
+    assert (rows["tiny"]["context"], rows["tiny"]["default_for"]) == (2048, [])
     assert rows["lite-base"]["trouble"].endswith("lite-base-moe-8.gguf is gone")
     assert rows["lost"]["trouble"]
     assert rows["mine"]["roles"] == ["chat", "fim"]

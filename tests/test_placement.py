@@ -293,7 +293,7 @@ def test_contexts_that_cannot_be():
 
 def test_placement_of_a_file_on_this_machine():
     placed = load_options_for(TINY)
-    assert placed.options.n_ctx == 512
+    assert placed.options.n_ctx == 2048
     assert placed.options.n_batch == 512
     assert not placed.options.stream_experts
 

@@ -203,9 +203,9 @@ def test_a_file_and_json(coder):
     assert report["command"] == "coder chat -m tiny"
     (found,) = report["plans"]
     assert found == report["best"]
-    assert (found["context"], found["where"]) == (512, "in memory")
+    assert (found["context"], found["where"]) == (2048, "in memory")
     assert set(found["bytes"]) == {"dense", "experts", "embedding", "output", "kv", "compute", "runtime"}
-    assert found["options"]["n_ctx"] == 512
+    assert found["options"]["n_ctx"] == 2048
     assert found["answer_tokens_a_second"] > 0
     assert report["machine"]["cores"] >= 1
     shorter = json.loads(coder("plan", "tiny", "--ctx", "256", "--json").stdout)
@@ -230,7 +230,7 @@ def test_a_named_model_in_every_recipe(coder):
         (["missing.gguf"], ["missing.gguf", "no such file"]),
         (["."], ["folder", "coder convert"]),
         (["lite", "--ctx", "200000"], ["200000", "163840"]),
-        (["tiny", "--ctx", "513"], ["513", "512"]),
+        (["tiny", "--ctx", "2049"], ["2049", "2048"]),
         (["not-a-model.gguf"], ["not a GGUF file"]),
         (["http://localhost:8012"], ["localhost", "server"]),
         (["--ctx", "-1"], ["--ctx"]),

@@ -97,7 +97,7 @@ def test_a_ready_file_is_fetched_checked_entered_and_answers(place: Place) -> No
     assert sha256(path) == sha256(find_model("tiny").path)
     assert place.files() == ["mine-q8_0.gguf", "mine-q8_0.json"]
     row = place.models()["mine"]
-    assert (row["type"], row["context"], row["default_for"], row["used"]) == ("q8_0", 512, ["chat", "fim"], 0.0)
+    assert (row["type"], row["context"], row["default_for"], row["used"]) == ("q8_0", 2048, ["chat", "fim"], 0.0)
     answer = place.coder("chat", "-m", "mine", "-p", "hello", "-n", "4", "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["model"] == "mine"
@@ -140,8 +140,8 @@ def test_the_command_that_plan_recommends_works(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith("Try it: coder fim FILE:LINE -m lite-base\n")
     assert place.models()["lite-base"]["default_for"] == ["fim"]
-    (place.home.parent / "a.py").write_text("def is_even(n):\n    return n \n")
-    filled = place.coder("fim", "a.py:2:14")
+    (place.home.parent / "a.py").write_text("def add(a, b):\n\n    return c\n")
+    filled = place.coder("fim", "a.py:2")
     assert filled.returncode == 0, filled.stderr
     assert filled.stdout
 

@@ -28,11 +28,11 @@ def home(tmp_path: Path) -> Path:
 
 def test_it_says_what_runs_where_and_how_to_end_it(home: Path, coder: Coder):
     with serving(home) as served:
-        assert served.log[0] == f"tiny · context 512 tokens · {served.address}\n"
+        assert served.log[0] == f"tiny · context 2048 tokens · {served.address}\n"
         assert f"{served.address}/infill" in served.log[1]
         status = coder("serve", "--status")
         assert status.returncode == 0
-        assert status.stdout.startswith(f"{served.address}  tiny  context 512  process {served.process.pid}")
+        assert status.stdout.startswith(f"{served.address}  tiny  context 2048  process {served.process.pid}")
         (entry,) = json.loads(coder("serve", "--status", "--json").stdout)
         assert (entry["address"], entry["version"]) == (served.address, __version__)
         assert (home / FOLDER).stat().st_mode & 0o077 == 0
@@ -159,7 +159,7 @@ def test_only_a_server_of_the_same_model_version_and_wishes_is_used(home: Path, 
     tiny = find_model("tiny").path
     with serving(home) as served:
         assert find_server(tiny, LoadWishes()).port == served.port
-        assert find_server(tiny, LoadWishes(n_ctx=512)).port == served.port
+        assert find_server(tiny, LoadWishes(n_ctx=2048)).port == served.port
         assert find_server(tiny, LoadWishes(n_ctx=256)) is None
         assert find_server(tiny, LoadWishes(n_threads=1)) is None
         assert find_server(tiny, LoadWishes(), exact_routing=False) is None

@@ -24,7 +24,7 @@ TINY = {
     "initializer_range": 0.02,
     "intermediate_size": 768,
     "kv_lora_rank": 128,
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 2048,
     "model_type": "deepseek_v2",
     "moe_intermediate_size": 256,
     "moe_layer_freq": 1,

@@ -108,13 +108,13 @@ def holes(text: str, rng: random.Random) -> tuple[int, int]:
     start, end = int(offsets[i]), int(offsets[i]) + len(lines[i].rstrip("\n"))
     indent = len(lines[i]) - len(lines[i].lstrip(" \t"))
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.15:
         return start, end
-    if kind < 0.4:
+    if kind < 0.3:
         return min(start + indent, end), end
     if kind < 0.7:
         return rng.randint(min(start + indent, end), end), end
-    if kind < 0.9:
+    if kind < 0.85:
         last = min(len(lines) - 1, i + rng.randint(1, 5))
         at = start if rng.random() < 0.5 else min(start + indent, end)
         return at, int(offsets[last]) + len(lines[last].rstrip("\n"))
@@ -144,7 +144,7 @@ class Documents:
 
     def chat(self, rng: random.Random) -> list[int]:
         ids = [BOS]
-        for _ in range(1 + (rng.random() < 0.2)):
+        for _ in range(rng.choice((1, 1, 1, 1, 2, 3, 5))):  # turns
             if rng.random() < 0.03:
                 questions, answer = rng.choice(SMALL_TALK)
                 ask = rng.choice(questions)
