@@ -10,6 +10,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from small_models import LITE, random_checkpoint, write_gguf
 
 from coderv2_local import engine as engine_module
 from coderv2_local import growing_context
@@ -83,6 +84,23 @@ def test_logits_and_draws_are_bit_for_bit_those_of_a_context_that_never_grew(mon
     assert sizes == [256, 256, 512, 512, 1024, 2048]
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_a_cache_of_keys_and_values_moves_too(monkeypatch, tmp_path, flash):
+    """A file without MLA: without flash attention its values are stored the other way round, a row a number."""
+    folder = random_checkpoint(tmp_path / "c", LITE)
+    path, ids = write_gguf(folder, tmp_path / "m.gguf", split_mla=False), [(7 * i) % 300 for i in range(600)]
+
+    def logits():
+        with Engine(path, LoadOptions(n_ctx=700, n_threads=1, n_batch=128, flash_attention=flash)) as engine:
+            return [engine.evaluate(ids[:n]) for n in (200, 300, 600)], size(engine)
+
+    expected, whole = logits()
+    monkeypatch.setattr(growing_context, "FIRST", SHORT)
+    found, grown = logits()
+    assert whole == grown == 700
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_an_answer_goes_on_over_the_border_token_by_token(monkeypatch, ids):
@@ -256,6 +274,21 @@ def test_lengths_double_and_where_memory_is_shared_out_all_is_there_at_once(opti
     context.reserve(sizes[-1], carry=True)
     context.close()
     assert made[-1].closed
+
+
+def test_a_context_that_could_not_be_filled_is_released(monkeypatch):
+    made = []
+
+    def make(size):
+        made.append(Made(size))
+        return made[-1]
+
+    context = GrowingContext(make, LoadOptions(n_ctx=16_384), lambda size: None)
+    monkeypatch.setattr(Made, "set_state", lambda self, data: unmovable(self, data))
+    with pytest.raises(ContextFull, match="did not take"):
+        context.reserve(5000, carry=True)
+    assert [m.closed for m in made] == [False, True]
+    assert context.now is made[0]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
