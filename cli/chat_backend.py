@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from coderv2_local.backend import Backend
-from coderv2_local.serving.find_server import Ending
+from coderv2_local.serving.find_server import BehindServer
 from quant.errors import CoderError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def who_answers(backend: Backend) -> str:
     """Which running server was found and answers; "" where the user named one, or the model is loaded here."""
-    if not isinstance(backend, Ending):
+    if not isinstance(backend, BehindServer):
         return ""
     return f"answered by the running server at {backend.address}; --no-server loads the model here"
 
@@ -24,7 +24,7 @@ def replace_ended(repl: "Repl") -> bool:
         Whether there is another backend now. Where there cannot be, the reason is shown, and the next line tries again.
     """
     old = repl.conversation.backend
-    if not isinstance(old, Ending) or not old.is_gone():
+    if not isinstance(old, BehindServer) or not old.is_gone():
         return False
     repl.note(f"the server at {old.address} has ended: opening {repl.model.name} again", "yellow")
     try:

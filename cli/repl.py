@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SHOWN_PROGRESS_AFTER = 1.0  # seconds of reading a prompt after which progress is shown
 
+WITHOUT_MODEL = ("/exit", "/quit", "/model")  # commands for which no model is opened anew
+
 
 class Repl:
     """A conversation with its session, screen and keyboard.
@@ -103,7 +105,8 @@ class Repl:
     def _take(self, line: str) -> None:
         """Do what a line says: a command, or a question; two slashes begin a question with one."""
         self._settle()
-        replace_ended(self)
+        if line.partition(" ")[0] not in ("", *WITHOUT_MODEL):
+            replace_ended(self)
         if line.startswith("/") and not line.startswith("//"):
             obey(self, line)
         elif line:

@@ -243,6 +243,16 @@ def test_a_server_that_ends_between_two_questions_and_another_that_begins(open_c
     assert has_loaded(chat, "tiny.gguf")
 
 
+def test_nothing_is_loaded_to_leave(open_chat, home: Path):
+    with serving(home) as served:
+        chat = open_chat()
+        chat.ready()
+        end(served)
+        chat.send("/exit\r")
+        assert chat.wait() == 0
+        assert "opening tiny" not in chat.text()
+
+
 def test_without_the_file_the_conversation_is_kept(open_chat, home: Path, slow: Path, tmp_path: Path):
     file = tmp_path / "gone.gguf"
     shutil.copy(slow, file)

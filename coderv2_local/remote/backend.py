@@ -23,6 +23,8 @@ from quant.errors import InputError
 
 FULL_SIZE = (235e9, 236.5e9)
 """Between these lie the parameters of DeepSeek-Coder-V2: 235.74 billion."""
+LONGEST_MS = 24 * 3600 * 1000
+"""That an answer by `coder serve` may take; an hour unless a request says otherwise."""
 TOKEN_CHARACTERS = 256
 """The longest token of this family has 128 characters: more text than that has not been asked for."""
 
@@ -106,6 +108,8 @@ class RemoteBackend:
             "stream_options": {"include_usage": True},
             **sampling_fields(options, self._served.flavour),
         }
+        if self._served.is_own:  # who asks can wait, and hangs up when not
+            body["deadline_ms"] = LONGEST_MS
         if on_progress and self._served.flavour is Flavour.LLAMA_SERVER:
             body["return_progress"] = True
         generation = Generation(iter(()), length)

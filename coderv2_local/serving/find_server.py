@@ -20,7 +20,7 @@ KEY_VARIABLE = "CODER_SERVE_KEY"
 
 
 @runtime_checkable
-class Ending(Protocol):
+class BehindServer(Protocol):
     """A backend behind a server that can end before its user does: what can be asked without loading an HTTP client.
 
     Attributes:

@@ -12,8 +12,9 @@ from converters.gguf_config import config_of
 from converters.gguf_header import read_header
 from quant.errors import CoderError
 
-LIMITS = TimeLimits(connect=3, small=15, pauses=(0.2, 0.5))
-"""Shorter than for other machines: where nothing answers here, the model can be loaded instead."""
+LIMITS = TimeLimits(connect=3, small=15, pauses=(0.2, 0.5), first_token=24 * 3600)
+"""Shorter than for other machines where nothing answers, since the model can be loaded instead; longer where a request
+waits for its turn or a large model reads a prompt: whoever sits there ends that with Ctrl-C."""
 
 
 class ServedBackend(RemoteBackend):
