@@ -399,6 +399,17 @@ def test_a_bound_on_memory_drops_the_least_recently_used(engine, ids):
     assert len(kept) == 0
 
 
+def test_a_bound_on_their_number_drops_the_least_recently_used_too(engine, ids):
+    kept = KeptStates(most=3)
+    conversations = [[ids[0], 50 + i, *ids[1:99]] for i in range(5)]
+    for conversation in conversations:
+        engine.evaluate(conversation)
+        kept.keep(engine)
+    assert len(kept) == 3
+    assert kept.nbytes == 3 * engine.state().nbytes
+    assert [kept.best_match(c).tokens == c for c in conversations] == [False, False, True, True, True]
+
+
 def test_little_is_not_worth_a_copy(engine, ids):
     kept = KeptStates()
     engine.evaluate(ids[:50])

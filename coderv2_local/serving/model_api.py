@@ -141,6 +141,7 @@ async def metrics_text(request: Request) -> Response:
         "requests_waiting": ("requests in the queue", float(len(serving.queue))),
         "requests_running": ("1 while the model works", float(serving.worker.is_busy)),
         "kept_states": ("evaluated conversations and files in memory", float(len(serving.kept))),
+        "kept_states_bytes": ("memory that they take", float(serving.kept.nbytes)),
         "context_tokens": ("context of the model, in tokens", float(serving.backend.n_ctx)),
     }
     return PlainTextResponse(serving.metrics.text(gauges), headers={"content-type": metrics.CONTENT_TYPE})

@@ -6,6 +6,7 @@ from coderv2_local.engine import Engine, shared_prefix
 from coderv2_local.states.state_file import State
 
 MAX_BYTES = 1 << 30
+MOST = 128  # each is compared with every prompt; those of a small model are too small for the bytes to bound them
 WORTH = 64  # tokens: fewer are evaluated again as fast as a state is copied
 
 
@@ -14,14 +15,20 @@ class KeptStates:
 
     Args:
         max_bytes: of all copies together.
+        most: how many there may be.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: int = MAX_BYTES, most: int = MOST) -> None:
+        self.max_bytes, self.most = max_bytes, most
         self._states: list[State] = []  # least recently used first
 
     def __len__(self) -> int:
         return len(self._states)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all copies."""
+        return sum(state.data.nbytes for state in tuple(self._states))
 
     def switch(self, engine: Engine, ids: Sequence[int]) -> int:
         """Call this before `ids` are evaluated: brings back the kept state that saves the most work.
@@ -58,7 +65,7 @@ class KeptStates:
                 return
         self._states = [s for s in self._states if shared_prefix(s.tokens, tokens) < len(s.tokens)]
         self._states.append(State(tokens, engine.state()))
-        while self._states and sum(state.data.nbytes for state in self._states) > self.max_bytes:
+        while self._states and (len(self) > self.most or self.nbytes > self.max_bytes):
             del self._states[0]
 
     def clear(self) -> None:

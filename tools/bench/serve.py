@@ -1,10 +1,17 @@
-"""`coder serve` beside llama.cpp's own server (package xllamacpp): the same file, threads and context, in turn.
+r"""`coder serve` beside llama.cpp's own server (package xllamacpp): the same file, threads and context, in turn.
 
     python tools/bench/serve.py [MODEL.gguf] [--threads 2] [--ctx 512] [--rounds 5] [--file-tokens 300] [--decode 150]
+        [--turns 2] [--no-warm-up]
 
 Prints, as medians over the rounds and as ratios within this run: tokens a second while an answer is streamed; the time
-to the first token of the second infill in a file; the same with two files in turn. Both servers are up all the time;
-only one works at a time.
+to the first token of the second infill in a file, and what of it each server says that it spent on evaluating; the same
+with two files in turn. Both servers are up all the time; only one works at a time.
+
+Of a large model choose files like those that people write, and few rounds: at 30 tokens a second one of 1000 tokens
+takes half a minute, and the server that does not keep it evaluates it again at every turn:
+
+    python tools/bench/serve.py lite-q4_k_m.gguf --ctx 4096 --file-tokens 1000 --rounds 1 --turns 1 \
+        --decode 24 --no-warm-up
 """
 
 import argparse
@@ -45,12 +52,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--file-tokens", type=int, default=300)
     parser.add_argument("--decode", type=int, default=150)
+    parser.add_argument("--turns", type=int, default=2, help="how often each of two files is gone back to")
+    parser.add_argument("--no-warm-up", action="store_true", help="count the first round, too")
     parser.add_argument("--plain", action="store_true", help="for a file without infill: completions instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, servers(options, home) as (ours, theirs):
         end = end_token(ours)
         found: dict[str, dict[str, list[float]]] = {"ours": {}, "theirs": {}}
-        for n in range(options.rounds + 1):
+        for n in range(options.no_warm_up, options.rounds + 1):
             order = (("ours", ours), ("theirs", theirs)) if n % 2 else (("theirs", theirs), ("ours", ours))
             for name, address in order:
                 for figure, value in round_of(address, n, options, end).items():
@@ -118,15 +127,16 @@ def round_of(address: str, n: int, options: argparse.Namespace, end: int) -> dic
     """All figures once."""
     left, right = (file_text(f"{side}{n}", options.file_tokens) for side in ("left", "right"))
     first_token(address, left, options.plain)
-    second = first_token(address, left + "def more(value):\n    return ", options.plain)
+    second, evaluating = first_token(address, left + "def more(value):\n    return ", options.plain)
     first_token(address, right, options.plain)
     turns = []
-    for k in range(2):
+    for k in range(options.turns):
         for text in (left, right):
-            turns.append(first_token(address, text + f"def again_{k}(value):\n    return ", options.plain))
+            turns.append(first_token(address, text + f"def again_{k}(value):\n    return ", options.plain)[0])
     return {
         "decode, streamed, tokens a second": decode_speed(address, n, options.decode, end),
         "second infill in a file, seconds": second,
+        "  of these, evaluating": evaluating,
         "two files in turn, seconds": statistics.median(turns),
     }
 
@@ -141,14 +151,18 @@ def file_text(name: str, tokens: int) -> str:
     return "".join(lines)
 
 
-def first_token(address: str, prefix: str, plain: bool) -> float:
-    """Seconds until an infill of one token, or a completion of one where the file has no infill, is answered."""
+def first_token(address: str, prefix: str, plain: bool) -> tuple[float, float]:
+    """An infill of one token, or a completion of one where the file has no infill.
+
+    Returns:
+        Seconds until it is answered, and of these, what the server says that evaluating the prompt took.
+    """
     body = {"input_prefix": prefix, "input_suffix": "\n\n", "n_predict": 1, "temperature": 0, "cache_prompt": True}
     if plain:
         body = {"prompt": prefix, "max_tokens": 1, "temperature": 0, "cache_prompt": True}
     began = time.perf_counter()
-    post(address, "/v1/completions" if plain else "/infill", body)
-    return time.perf_counter() - began
+    answer = post(address, "/v1/completions" if plain else "/infill", body)
+    return time.perf_counter() - began, answer["timings"]["prompt_ms"] / 1000
 
 
 def decode_speed(address: str, n: int, tokens: int, end: int) -> float:

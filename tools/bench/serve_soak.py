@@ -3,7 +3,9 @@
     python tools/bench/serve_soak.py [--minutes 5] [--clients 32]
 
 A quarter of the clients are editors (/infill), the others conversations that are streamed, one in ten of which the
-client gives up after a few tokens. Exits with 1 after any error.
+client gives up after a few tokens. Memory is the server's resident memory, and of it what the evaluated states take
+that it keeps: they come to their bound in the first minute or two. Exits with 1 after any error, and where the rest
+grew by more than `GROWTH` MiB from the middle third of the time to the last.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +28,9 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 from serve import free_port, post, wait_for  # noqa: E402  (beside this file)
+
+GROWTH = 4.0
+Memory = tuple[float, float]  # MiB: resident, and in kept states
 
 
 class Clients:
@@ -92,21 +98,32 @@ def main() -> None:
         threads = [threading.Thread(target=clients.run, args=(n,)) for n in range(options.clients)]
         for thread in threads:
             thread.start()
-        memory = []
+        memory = [memory_of(process.pid, address)]
         while any(thread.is_alive() for thread in threads):
             time.sleep(5)
-            memory.append(psutil.Process(process.pid).memory_info().rss / 2**20)
-        report(clients, memory)
-    sys.exit(bool(clients.failures))
+            memory.append(memory_of(process.pid, address))
+        growth = report(clients, memory)
+    sys.exit(bool(clients.failures) or growth > GROWTH)
 
 
-def report(clients: Clients, memory: list[float]) -> None:
-    """Print what came out."""
+def memory_of(process: int, address: str) -> Memory:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=60) as response:
+        found = re.search(rb"^coder_kept_states_bytes (\S+)", response.read(), re.MULTILINE)
+    assert found
+    return psutil.Process(process).memory_info().rss / 2**20, float(found[1]) / 2**20
+
+
+def report(clients: Clients, memory: list[Memory]) -> float:
+    """Print what came out. Returns by how many MiB the memory grew that is not kept states."""
     total = sum(map(len, clients.waits.values()))
     print(f"{total} requests, {len(clients.failures)} errors", *clients.failures[:3], sep="\n  ")
     third = max(len(memory) // 3, 1)
-    middle, last = (statistics.median(memory[i : i + third]) for i in (third, 2 * third))
-    print(f"memory: {memory[0]:.0f} MiB after 5 s, median of the middle third {middle:.0f}, of the last {last:.0f}")
+    rows = {"at first": memory[:1], "middle third": memory[third : 2 * third], "last third": memory[2 * third :]}
+    medians = {name: [statistics.median(column) for column in zip(*row, strict=True)] for name, row in rows.items()}
+    for name, (resident, kept) in medians.items():
+        rest = resident - kept
+        print(f"memory, {name:12}  {resident:6.1f} MiB, of these in kept states {kept:6.1f}, the rest {rest:6.1f}")
+    middle, last = (medians[name][0] - medians[name][1] for name in ("middle third", "last third"))
     for name, chosen in (("infill", 0), ("chat", 1)):
         of_each = [waits for n, waits in clients.waits.items() if (n % 4 != 0) == bool(chosen) and waits]
         medians = [statistics.median(waits) for waits in of_each]
@@ -116,6 +133,7 @@ def report(clients: Clients, memory: list[float]) -> None:
             f"{min(medians):.3f} to {max(medians):.3f}, longest {longest:.3f}; requests of a client "
             f"{min(map(len, of_each))} to {max(map(len, of_each))}"
         )
+    return last - middle
 
 
 if __name__ == "__main__":
