@@ -2,9 +2,10 @@
 
 llama.cpp maps a model's files with ``MAP_POPULATE``, which reads every byte before the first token, and offers no way
 to say otherwise for this architecture. For a file larger than memory that is minutes of reading what is thrown away
-again. The flag is an argument of the system call, so that is where it is taken off: the thread that loads runs under a
-seccomp filter which hands such calls, and no others, to a second thread of this process. That one makes the same call
-without the flag and returns its result. Filter and thread end with the load, and no privilege is needed.
+again; for one that is in memory already it only enters each page before it is used. The flag is an argument of the
+system call, so that is where it is taken off: the thread that loads runs under a seccomp filter which hands such calls,
+and no others, to a second thread of this process. That one makes the same call without the flag and returns its result.
+Filter and thread end with the load, and no privilege is needed.
 
 seccomp_unotify(2); Linux 5.0 and later, on x86-64 and 64-bit ARM.
 """
