@@ -109,7 +109,8 @@ def test_a_second_turn_is_laid_out_the_same(real_llama_server, tiny):
 
 def test_llama_server_fills_in_as_the_engine_here_does(real_llama_server, tiny):
     with remote.open(real_llama_server) as backend:
-        for prefix, suffix in (("def add(a, b):\n    return ", "\n"), ("# <｜fim▁hole｜>\nx = ", "\nprint(x)\n")):
+        holes = ("def add(a, b):\n    return ", "\n\n\nprint(add(1, 2))\n"), ("# <｜fim▁hole｜>\nx = ", "\nprint(x)\n")
+        for prefix, suffix in holes:
             here, there = (b.infill(prefix, suffix, GREEDY, 24) for b in (tiny, backend))
             text = "".join(here)
             assert text
@@ -146,9 +147,9 @@ def test_llama_server_holds_answers_to_a_schema_and_stops_at_a_text(real_llama_s
         assert "".join(stopped) == whole[: whole.index("is_even")]
 
 
-def test_too_long_a_conversation_is_refused_before_it_is_sent(real_llama_server):
+def test_too_long_a_conversation_is_refused_before_it_is_sent(real_llama_server, tiny):
     with remote.open(real_llama_server) as backend, pytest.raises(ContextFull, match="no room"):
-        backend.chat([Message("user", "x = 1\n" * 400)], GREEDY, 32)
+        backend.chat([Message("user", "x = 1\n" * tiny.n_ctx)], GREEDY, 32)
 
 
 def test_an_answer_can_be_cut_short_and_another_follow(real_llama_server):
