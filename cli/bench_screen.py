@@ -118,7 +118,8 @@ def about_disk(report: "Report") -> list[str]:
     if p := report.prefetched:
         said.append(
             f"experts: {p.in_memory:.0%} of {p.chosen} chosen were in memory, {p.guessed:.0%} had been guessed a layer "
-            f"ahead, {readable(p.read_bytes)} asked of the disk, {readable(p.locked_bytes)} locked"
+            f"ahead, {readable(p.read_bytes)} asked of the disk; {readable(p.held_bytes)} of memory hold experts, "
+            f"{readable(p.locked_bytes)} of what every token reads are locked"
         )
         said += [f"note: {notice}" for notice in p.notices]
     return said

@@ -59,7 +59,7 @@ class LocalBackend:
         if isinstance(options, LoadWishes):
             options = load_options_for(path, options, header=header).options
         taps: list[Tap] = [*install_taps(header.metadata)] if exact_routing else []
-        self.streaming = larger_than_memory(path, header) if options.stream_experts else []
+        self.streaming = larger_than_memory(path, header, options.expert_memory) if options.stream_experts else []
         taps += self.streaming
         self.engine = Engine(path, options, taps=taps, header=header)
         self.name = name or path.name

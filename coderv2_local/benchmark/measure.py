@@ -13,12 +13,13 @@ from coderv2_local.benchmark.bare_loop import BareLoop
 from coderv2_local.benchmark.engine_loop import EngineLoop, Start, end_ids, stock_loop, timed_start
 from coderv2_local.benchmark.expectation import Expectation, expectation
 from coderv2_local.benchmark.loop_process import LoopProcess
-from coderv2_local.benchmark.page_cache import SUPPORTED, drop
+from coderv2_local.benchmark.page_cache import drop
 from coderv2_local.benchmark.process_counters import Memory, memory
 from coderv2_local.benchmark.prompt_ids import code_prompts
 from coderv2_local.benchmark.runs import Loop, Rounds, by_turns
 from coderv2_local.engine import Engine
 from coderv2_local.larger_than_memory.expert_prefetch import ExpertPrefetch, larger_than_memory
+from coderv2_local.pages_in_memory import SUPPORTED
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.placement.place import Placement, load_options_for
@@ -64,6 +65,7 @@ class Prefetched:
         in_memory: share of them that was in memory when first heard of.
         guessed: share of them that had been guessed a layer ahead.
         read_bytes: asked of the disk ahead of use.
+        held_bytes: of this program's memory, at the end, for experts; 0 where they are in the file cache.
         locked_bytes: of dense tensors, locked into memory.
         notices: what the kernel refused.
     """
@@ -72,6 +74,7 @@ class Prefetched:
     in_memory: float
     guessed: float
     read_bytes: int
+    held_bytes: int
     locked_bytes: int
     notices: tuple[str, ...]
 
@@ -84,7 +87,8 @@ class Report:
         path, file_bytes: the model's file; of a split one the first, and all bytes.
         options: how it was loaded.
         cold, warm: starts from the disk and from the page cache; None for one that was not tried.
-        memory: after the first token; None where the system does not tell.
+        memory: after the rounds, when all that they need has been touched, without the memory for experts
+            from disk; None where the system does not tell.
         rounds: one for each length of prompt.
         expected: what `coder plan` says.
         prefetched: None for a model that fits memory.
@@ -169,9 +173,9 @@ def benchmark(
         on_step("starting")
         engine, warm = timed_start(open_engine, files, START_PROMPT)
         stack.enter_context(engine)
-        used = memory()
         loops = _loops(engine, wanted, stack, on_step)
         rounds = _rounds(engine, loops, wanted, on_step)
+        used = _without_experts(memory(), engine)
         remarks += _about_disk(engine)
         return Report(
             path,
@@ -272,6 +276,12 @@ def _warm_up(engine: Engine) -> tuple[list[int], int]:
     return code_prompts(engine.vocabulary, min(prompt, engine.n_ctx - tokens - 1), 1)[0], tokens
 
 
+def _without_experts(used: Memory | None, engine: Engine) -> Memory | None:
+    """The experts' memory grows as it can: what is foreseen is the rest."""
+    held = sum(tap.experts.held for tap in engine.taps if isinstance(tap, ExpertPrefetch))
+    return used and replace(used, anonymous=max(0, used.anonymous - held))
+
+
 def _counted(prefetch: ExpertPrefetch) -> Prefetched:
     c, files = prefetch.counters, prefetch.files
     return Prefetched(
@@ -279,6 +289,7 @@ def _counted(prefetch: ExpertPrefetch) -> Prefetched:
         c.cache_hit_rate,
         c.guess_hit_rate,
         prefetch.experts.bytes_read,
+        prefetch.experts.held,
         files.locked_bytes,
         tuple(files.notices),
     )

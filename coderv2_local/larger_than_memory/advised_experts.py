@@ -17,7 +17,7 @@ class AdvisedExperts:
 
     def __init__(self, ranges: WeightRanges, files: ModelFiles) -> None:
         self.ranges, self.files = ranges, files
-        self.bytes_read = 0
+        self.bytes_read = self.held = 0
         self._guessed: dict[int, set[int]] = {}
 
     def start(self, dense_to_keep: int) -> Sequence[Range]:

@@ -25,8 +25,8 @@ from coderv2_local.placement.cgroups import memory_limit
 
 HALF_LIFE = 32
 """Tokens after which a use counts half. Trained models choose what they chose lately more than favourites."""
-RESERVE = 0.05
-"""Share of the memory that is left to others."""
+RESERVE = 0.02
+"""Share of the memory that is left free."""
 LEAST_RESERVE = 256 << 20
 PERIOD = 0.5
 """Seconds between two looks at how much memory there is."""

@@ -232,12 +232,13 @@ class ExpertPrefetch:
             self.ahead.close()
 
 
-def larger_than_memory(path: Path, header: GgufHeader) -> list[ExpertPrefetch]:
+def larger_than_memory(path: Path, header: GgufHeader, expert_memory: int | None = None) -> list[ExpertPrefetch]:
     """The taps for a model whose files exceed the memory that can cache them. They go last in the engine's list.
 
     Args:
         path: the model's file, the first part where it is split.
         header: of that file.
+        expert_memory: as :class:`ExpertPrefetch` takes it.
 
     Returns:
         One tap; none where the system gives no such control (other than Linux) or the model has no routed experts:
@@ -252,7 +253,8 @@ def larger_than_memory(path: Path, header: GgufHeader) -> list[ExpertPrefetch]:
     ranges = weight_ranges(path)
     if not ranges.stacks:
         return []
-    return [ExpertPrefetch(ranges, ModelFiles(ranges.files), RouterAhead(ranges, config_of(header)))]
+    ahead = RouterAhead(ranges, config_of(header))
+    return [ExpertPrefetch(ranges, ModelFiles(ranges.files), ahead, expert_memory=expert_memory)]
 
 
 def read_ids(tensor: int) -> npt.NDArray[np.int32]:

@@ -14,6 +14,8 @@ class ExpertStore(Protocol):
 
     bytes_read: int
     """Bytes of experts that were asked of the disk."""
+    held: int
+    """Bytes of this program's own memory that it has."""
 
     def start(self, dense_to_keep: int) -> Sequence[Range]:
         """At the first decode: the model is mapped, and nothing of it locked.

@@ -25,6 +25,8 @@ class LoadOptions:
         cpu_expert_layers: of these layers, the experts stay in main memory all the same.
         repack: copy weights into private memory in an order that suits the CPU. Never for a file larger than memory.
         stream_experts: the file is larger than memory: read the chosen experts ahead.
+        expert_memory: bytes of this program's memory for experts that are read so; None takes what is free, 0 leaves
+            them to the system's file cache.
     """
 
     n_ctx: int = 0
@@ -37,6 +39,7 @@ class LoadOptions:
     cpu_expert_layers: tuple[int, ...] = ()
     repack: bool = False
     stream_experts: bool = False
+    expert_memory: int | None = None
 
 
 DEFAULTS = LoadOptions()

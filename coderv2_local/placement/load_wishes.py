@@ -20,6 +20,7 @@ class LoadWishes:
     cpu_expert_layers: tuple[int, ...] | None = None
     repack: bool = False
     stream_experts: bool | None = None
+    expert_memory: int | None = None
     kv_type: KvType = "f16"
     flash_attention: bool = True
 

@@ -81,7 +81,7 @@ def place(
     if not layout.possible:
         raise _does_not_fit(model, machine, wishes, options, layout, name)
     stream = layout.uncached > 0 if wishes.stream_experts is None else wishes.stream_experts
-    options = replace(options, stream_experts=stream)
+    options = replace(options, stream_experts=stream, expert_memory=wishes.expert_memory if stream else None)
     return Placement(options, layout, reasons(model, machine, wishes, options, layout))
 
 

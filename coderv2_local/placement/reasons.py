@@ -57,6 +57,9 @@ def _memory(wishes: LoadWishes, options: LoadOptions, layout: Layout) -> Iterato
             f"memory: {gb(layout.room)} are left for {gb(mapped)}: what every token passes stays in memory, "
             f"and {kept:.0%} of the experts; the others are read from disk when chosen"
         )
+    if options.expert_memory is not None:
+        how = f"at most {gb(options.expert_memory)}" if options.expert_memory else "left to the system's file cache"
+        yield f"experts: {how}, as asked for"
     if wishes.stream_experts is not None:
         yield f"reading ahead: {'on' if options.stream_experts else 'off'}, as asked for"
 
