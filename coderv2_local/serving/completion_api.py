@@ -94,7 +94,7 @@ def prompt_ids(serving: Serving, prompt: Any) -> list[int]:
     """The ids of a prompt: of a text, after BOS; of ids, those. Raises ApiError."""
     vocabulary = serving.backend.vocabulary
     if isinstance(prompt, str):
-        return [vocabulary.bos, *vocabulary.encode(prompt)]
+        return [vocabulary.bos, *serving.lines.encode(prompt)]
     if not prompt or len(prompt) > MAX_PROMPT_IDS:
         raise bad("prompt must be a string, or one array of token ids", "prompt")
     if any(type(i) is not int for i in prompt):
