@@ -6,8 +6,6 @@ from pathlib import Path
 
 from coderv2_local.pages_in_memory import SUPPORTED
 
-__all__ = ["SUPPORTED", "drop"]
-
 
 def drop(paths: Iterable[Path]) -> None:
     """Ask the kernel to forget what it holds of some files. :func:`share_in_memory` tells whether it did.
