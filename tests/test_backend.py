@@ -141,7 +141,7 @@ def test_special_tokens_are_never_part_of_an_answer(backend):
 
 def test_a_prompt_that_leaves_no_room_is_refused_at_once(backend):
     with pytest.raises(ContextFull, match="no room"):
-        backend.chat([Message("user", "word " * 1000)], SamplingOptions(), 100)
+        backend.chat([Message("user", "word " * 4000)], SamplingOptions(), 100)
 
 
 def test_progress_is_told_and_what_it_raises_cancels(backend):

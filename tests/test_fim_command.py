@@ -149,11 +149,11 @@ def test_time_ends_it(coder, source):
 
 def test_named_files_are_shown_to_the_model(coder, source, tmp_path):
     (tmp_path / "lib.py").write_text("def plus(a, b):\n    return a + b\n")
-    plain, more = (
+    alone, unasked, named = (
         json.loads(coder("fim", "a.py:3", "--json", *extra).stdout)["prompt_tokens"]
-        for extra in ([], ["--context", "lib.py"])
+        for extra in (["--no-context"], [], ["--context", "lib.py"])
     )
-    assert more > plain + 10
+    assert named > unasked > alone  # unasked, a file edited just now is shown in outline
 
 
 def named(name, path):
