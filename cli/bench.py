@@ -43,13 +43,14 @@ def bench(
     meanwhile. --stock-routing adds the engine with llama.cpp's choice of experts.
     Examples: coder bench, coder bench lite.gguf --prompt 128 --tokens 64 --pairs 10
     """
+    from coderv2_local import preferences
     from coderv2_local.benchmark.measure import Wanted
+    from coderv2_local.load_settings import load_wishes
     from coderv2_local.models import find_model
-    from coderv2_local.placement.load_wishes import LoadWishes
 
     path = model_file(model or find_model(None).reference)
     wanted = Wanted(lengths(prompt), tokens, pairs, stock_routing, cold)
-    report = measure(path, wanted, LoadWishes(n_ctx=n_ctx or None, n_threads=threads))
+    report = measure(path, wanted, load_wishes(preferences.read(), n_ctx=n_ctx, n_threads=threads))
     if as_json:
         print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coderv2_local.backend import Backend
+from coderv2_local.load_settings import load_wishes
 from coderv2_local.models import Model, find_model
 from coderv2_local.open_model import open_model
-from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.preferences import Preferences
 from coderv2_local.sampling.sampler import SamplingOptions
 from coderv2_local.sampling.seed import new_seed
@@ -45,7 +45,8 @@ class Wishes:
 
     def load(self, model: Model) -> Backend:
         """The model, ready to answer: on a server that runs it already, or loaded. Raises CoderError."""
-        wishes = LoadWishes(n_ctx=self.context or self.settings.get("chat.context", 0) or None, n_threads=self.threads)
+        n_ctx = self.context or self.settings.get("chat.context", 0)
+        wishes = load_wishes(self.settings, n_ctx=n_ctx, n_threads=self.threads)
         running = open_running(model, wishes, exact_routing=self.exact_routing) if self.server else None
         return running or open_model(model, wishes, exact_routing=self.exact_routing)
 

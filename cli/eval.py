@@ -65,10 +65,11 @@ def evaluate(
     from rich.progress import Progress
 
     from cli.fim_backend import infill_backend
+    from coderv2_local import preferences
     from coderv2_local.evaluation.documents import read_documents
     from coderv2_local.evaluation.holes import KINDS, draw_holes
     from coderv2_local.evaluation.infilling import evaluate as fill_and_judge
-    from coderv2_local.placement.load_wishes import LoadWishes
+    from coderv2_local.load_settings import load_wishes
 
     assert what is What.FIM
     documents = read_documents(sources)
@@ -76,7 +77,7 @@ def evaluate(
     samples = [sample for kind in wanted for sample in draw_holes(documents, kind, holes, seed or 0)]
     if not samples:
         raise InputError("the files are too short to make holes in", hint="give larger ones, or a folder of them")
-    load = LoadWishes(n_ctx=n_ctx or None, n_threads=threads)
+    load = load_wishes(preferences.read(), n_ctx=n_ctx, n_threads=threads)
     screen = Console(stderr=True, highlight=False)
     with (
         infill_backend(model, load, notice, exact_routing=not stock_routing, force=force) as backend,

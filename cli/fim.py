@@ -76,11 +76,12 @@ def fim(
         raise InputError("--stdin is a text that is not saved: --apply has no file to write", hint="leave one out")
 
     from cli.fim_backend import infill_backend
-    from coderv2_local.placement.load_wishes import LoadWishes
+    from coderv2_local import preferences
+    from coderv2_local.load_settings import load_wishes
     from coderv2_local.sampling.sampler import SamplingOptions
 
     sampling = SamplingOptions(temperature=temperature, seed=seed or 0)
-    load = LoadWishes(n_ctx=n_ctx or None, n_threads=threads)
+    load = load_wishes(preferences.read(), n_ctx=n_ctx, n_threads=threads)
     began = time.monotonic()
     if target is None:
         start_repl(model, load, exact_routing=not stock_routing, force=force)

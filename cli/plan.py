@@ -31,6 +31,8 @@ def plan(
 
     Nothing is downloaded or loaded; measuring takes about a second. Examples: coder plan, coder plan lite --ctx 32768
     """
+    from coderv2_local import preferences
+    from coderv2_local.load_settings import load_wishes
     from coderv2_local.placement.family_plan import CONTEXTS, OURS, RECIPES, best, best_first, candidates, plan_row
     from coderv2_local.placement.machine import this_machine
     from coderv2_local.registry import known_models
@@ -47,9 +49,9 @@ def plan(
         contexts = [context or None]
     longest = wanted[0].memory.config.max_context
     contexts = [n for n in contexts if context or n is None or n < longest]
-    machine = this_machine()
+    machine, wishes = this_machine(), load_wishes(preferences.read())
     rates, remarks = measure(wanted, machine, path)
-    rows = [plan_row(c, machine, rates, n) for c in wanted for n in contexts]
+    rows = [plan_row(c, machine, rates, n, wishes) for c in wanted for n in contexts]
     chosen = rows[0] if path else best(rows, "chat") or best(rows, "fim") or (best_first(rows)[0] if model else None)
     if not model:
         rows = best_first(rows)

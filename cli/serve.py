@@ -120,14 +120,15 @@ def load(
     """The model, ready to be served."""
     import secrets
 
+    from coderv2_local import preferences
+    from coderv2_local.load_settings import load_wishes
     from coderv2_local.local_backend import LocalBackend
-    from coderv2_local.placement.load_wishes import LoadWishes
     from coderv2_local.serving.guard import LOOPBACK_NAMES
     from coderv2_local.serving.state import Serving
     from coderv2_local.states.fingerprint import model_fingerprint
 
     assert chosen.path is not None
-    wishes = LoadWishes(n_ctx=context or None, n_threads=threads)
+    wishes = load_wishes(preferences.read(), n_ctx=context, n_threads=threads)
     backend = LocalBackend(chosen.path, wishes, exact_routing=exact_routing, name=chosen.name)
     return Serving(
         backend,

@@ -51,6 +51,13 @@ KEYS: Mapping[str, Key] = {
     "fim.context": Key(int, "context in tokens; 0 lets the program choose", 0, 10_000_000),
     "serve.model": Key(str, "the model of `coder serve` without -m"),
     "serve.port": Key(int, "the port of `coder serve` without --port", 1, 65535),
+    "load.gpu_layers": Key(int, "layers whose weights go to a GPU; the output counts as one", 0, 1_000),
+    "load.batch": Key(int, "tokens of a prompt that are computed at once", 1, 100_000),
+    "load.repack": Key(bool, "copy the weights into private memory, in an order that suits the processor"),
+    "load.stream_experts": Key(bool, "read the chosen experts from disk ahead of use, and keep them in own memory"),
+    "load.expert_memory": Key(
+        float, "GB of own memory for experts from disk; 0 leaves them to the file cache", 0, 100_000
+    ),
 }
 """Every single setting; ``[servers.NAME]`` and ``[models.NAME]`` come beside them."""
 

@@ -166,8 +166,9 @@ def benchmark(
 
         def open_engine() -> Engine:
             # what reads experts ahead is closed with its engine
-            ahead = larger_than_memory(path, header) if placement.options.stream_experts else []
-            return Engine(path, placement.options, taps=[*install_taps(header.metadata), *ahead], header=header)
+            options = placement.options
+            ahead = larger_than_memory(path, header, options.expert_memory) if options.stream_experts else []
+            return Engine(path, options, taps=[*install_taps(header.metadata), *ahead], header=header)
 
         cold = _cold_start(files, open_engine, remarks, on_step) if wanted.cold else None
         on_step("starting")

@@ -4,11 +4,11 @@ A row is one answer to "what if". Rows are made from the published shapes or fro
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from coderv2_local.placement.load_options import DEFAULT_BATCH
-from coderv2_local.placement.load_wishes import LoadWishes
+from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
 from coderv2_local.placement.machine import Machine
 from coderv2_local.placement.memory_classes import Kind, ModelMemory, memory_of_recipe
 from coderv2_local.placement.place import Placement, PlacementError, place
@@ -131,7 +131,13 @@ def types_read(wanted: Iterable[Candidate]) -> list[str]:
     return sorted({t for c in wanted for t in types_of(c.memory)})
 
 
-def plan_row(candidate: Candidate, machine: Machine, rates: Rates | None, n_ctx: int | None = None) -> Row:
+def plan_row(
+    candidate: Candidate,
+    machine: Machine,
+    rates: Rates | None,
+    n_ctx: int | None = None,
+    wishes: LoadWishes = NO_WISHES,
+) -> Row:
     """What a candidate comes to on a machine.
 
     Args:
@@ -139,13 +145,14 @@ def plan_row(candidate: Candidate, machine: Machine, rates: Rates | None, n_ctx:
         machine: where it would run.
         rates: how fast that is; None leaves the speeds out.
         n_ctx: context; None takes what placement chooses.
+        wishes: what the user has decided beside it.
 
     Raises:
         InputError: a context longer than the model's.
     """
     memory, placement, refusal, speed = candidate.memory, None, "", None
     try:
-        placement = place(memory, machine, LoadWishes(n_ctx=n_ctx), name=candidate.model)
+        placement = place(memory, machine, replace(wishes, n_ctx=n_ctx), name=candidate.model)
         if rates:
             speed = expected_speed(memory, placement, rates)
     except PlacementError as e:

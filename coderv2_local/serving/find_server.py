@@ -58,9 +58,9 @@ def open_running(model: Model, wishes: LoadWishes, *, exact_routing: bool = True
 def find_server(model: Path, wishes: LoadWishes, *, exact_routing: bool = True) -> ServerFile | None:
     """A server of the same model, by the same version of this program, that meets `wishes`; None where there is none.
 
-    A user who decides how the model is loaded means a load of their own, but for a context that the server has.
+    A number of threads means a load of one's own. What the settings say of loading, they have said to the server, too.
     """
-    if wishes not in (LoadWishes(), LoadWishes(n_ctx=wishes.n_ctx)):
+    if wishes.n_threads is not None:
         return None
     servers = [
         server
