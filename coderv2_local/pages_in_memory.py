@@ -10,13 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from coderv2_local.memory_calls import FAILED, memory_calls
+
 Found = TypeVar("Found")
 
 SUPPORTED = sys.platform == "linux"
 SAMPLES = 512
 """Pages that :func:`all_in_memory` looks at: of a file of 10 GB, one every 20 MB."""
 _IN_MEMORY = 1  # the lowest bit of what mincore writes for a page
-_MAP_FAILED = ctypes.c_void_p(-1).value
 _PROT_NONE = 0
 
 
@@ -55,13 +56,13 @@ def _of_mapped(path: Path, ask: Callable[[int, int], Found | None]) -> Found | N
         if not status.st_size or (os.geteuid() not in (0, status.st_uid) and not os.access(path, os.W_OK)):
             return None
         # without any access rights: nothing can be read in by having it mapped
-        address = _libc().mmap(None, status.st_size, _PROT_NONE, mmap.MAP_SHARED, descriptor, 0)
-        if address == _MAP_FAILED:
+        address = memory_calls().mmap(None, status.st_size, _PROT_NONE, mmap.MAP_SHARED, descriptor, 0)
+        if address == FAILED:
             return None
         try:
             return ask(address, status.st_size)
         finally:
-            _libc().munmap(address, status.st_size)
+            memory_calls().munmap(address, status.st_size)
     finally:
         os.close(descriptor)
 
@@ -69,7 +70,7 @@ def _of_mapped(path: Path, ask: Callable[[int, int], Found | None]) -> Found | N
 def _count(address: int, size: int) -> tuple[int, int] | None:
     """(pages in memory, pages)."""
     state = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
-    if _libc().mincore(address, size, state.ctypes.data):
+    if memory_calls().mincore(address, size, state.ctypes.data):
         return None
     return int(np.count_nonzero(state & _IN_MEMORY)), len(state)
 
@@ -77,21 +78,7 @@ def _count(address: int, size: int) -> tuple[int, int] | None:
 def _every_sample(address: int, size: int) -> bool:
     last, state = (size - 1) // mmap.PAGESIZE, ctypes.c_uint8()
     for page in {last * i // (SAMPLES - 1) for i in range(SAMPLES)}:
-        failed = _libc().mincore(address + page * mmap.PAGESIZE, 1, ctypes.byref(state))
+        failed = memory_calls().mincore(address + page * mmap.PAGESIZE, 1, ctypes.byref(state))
         if failed or not state.value & _IN_MEMORY:
             return False
     return True
-
-
-def _libc() -> ctypes.CDLL:
-    global _library
-    if _library is None:
-        _library = ctypes.CDLL(None, use_errno=True)
-        _library.mmap.restype = ctypes.c_void_p
-        _library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_longlong]
-        _library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        _library.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    return _library
-
-
-_library: ctypes.CDLL | None = None

@@ -14,10 +14,10 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from coderv2_local.larger_than_memory.residency import Mapping
 from coderv2_local.larger_than_memory.weight_ranges import Range, Stack
+from coderv2_local.memory_calls import FAILED, memory_calls
 
 PAGE = mmap.PAGESIZE
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
@@ -25,7 +25,6 @@ _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _FIXED, _NO_RESERVE, _FIXED_IF_FREE = 0x10, 0x4000, 0x100000
 _MAY_MOVE, _MOVE_FIXED, _KEEP_SOURCE = 1, 2, 4  # mremap; the last is Linux 5.7
 _NO_HUGE_PAGE = 15  # madvise
-_FAILED = ctypes.c_void_p(-1).value
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ def cover(stack: CoveredStack) -> None:
     """
     length = stack.end - stack.start
     flags = _PRIVATE | _FIXED | _NO_RESERVE
-    if _libc().mmap(stack.start, length, _READ_WRITE, flags, -1, 0) == _FAILED:
+    if memory_calls().mmap(stack.start, length, _READ_WRITE, flags, -1, 0) == FAILED:
         raise _error()
     # A huge page would be given for one expert and hold parts of others.
-    _libc().madvise(stack.start, length, _NO_HUGE_PAGE)
+    memory_calls().madvise(stack.start, length, _NO_HUGE_PAGE)
 
 
 class FreePages:
@@ -158,7 +157,7 @@ class FreePages:
 def release(address: int, length: int) -> None:
     """Free the memory of whole pages; they read as zeros then."""
     if length:
-        _libc().madvise(address, length, mmap.MADV_DONTNEED)
+        memory_calls().madvise(address, length, mmap.MADV_DONTNEED)
 
 
 def _remap(source: int, length: int, target: int) -> bool:
@@ -166,24 +165,13 @@ def _remap(source: int, length: int, target: int) -> bool:
     if not length:
         return True
     flags = _MAY_MOVE | _MOVE_FIXED | _KEEP_SOURCE
-    if _libc().mremap(source, length, length, flags, target) != _FAILED:
+    if memory_calls().mremap(source, length, length, flags, target) != FAILED:
         return True
     # should it have uncovered the target before it failed: nobody else may come to lie there
-    _libc().mmap(target, length, _READ_WRITE, _PRIVATE | _FIXED_IF_FREE | _NO_RESERVE, -1, 0)
+    memory_calls().mmap(target, length, _READ_WRITE, _PRIVATE | _FIXED_IF_FREE | _NO_RESERVE, -1, 0)
     return False
 
 
 def _error() -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    library = ctypes.CDLL(None, use_errno=True)
-    pointer, size, integer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    library.mmap.argtypes = [pointer, size, integer, integer, integer, ctypes.c_long]
-    library.mremap.argtypes = [pointer, size, size, integer, pointer]
-    library.mmap.restype = library.mremap.restype = pointer
-    library.madvise.argtypes = [pointer, size, integer]
-    return library

@@ -22,6 +22,7 @@ import psutil
 
 from coderv2_local.larger_than_memory.direct_reads import ReadError
 from coderv2_local.larger_than_memory.weight_ranges import Range
+from coderv2_local.memory_calls import memory_calls
 from coderv2_local.placement.cgroups import memory_limit
 
 PAGE = mmap.PAGESIZE
@@ -98,7 +99,7 @@ class ModelFiles:
         """Page faults in these ranges read the page that is missing, and not megabytes of other experts around it."""
         for r in ranges:
             for address, length, _ in self._parts(r):
-                if _libc().madvise(address, length, mmap.MADV_RANDOM):
+                if memory_calls().madvise(address, length, mmap.MADV_RANDOM):
                     self._notice(f"MADV_RANDOM failed ({os.strerror(ctypes.get_errno())})")
 
     def missing(self, ranges: Iterable[Range]) -> list[Range]:
@@ -110,7 +111,7 @@ class ModelFiles:
         for r in ranges:
             for address, length, start in self._parts(r):
                 pages = np.empty(length // PAGE, np.uint8)
-                if _libc().mincore(address, length, pages.ctypes.data):
+                if memory_calls().mincore(address, length, pages.ctypes.data):
                     self._notice(f"what is in memory cannot be told ({os.strerror(ctypes.get_errno())})")
                     continue
                 there = pages & 1
@@ -139,7 +140,7 @@ class ModelFiles:
         self.will_need(wanted)
         for r in wanted:
             for address, length, _ in self._parts(r):
-                if _libc().mlock(address, length):
+                if memory_calls().mlock(address, length):
                     self._notice(f"mlock failed ({os.strerror(ctypes.get_errno())})")
                     return False
             self.locked_bytes += r.length
@@ -204,16 +205,3 @@ def _has_capability(number: int) -> bool:
     with open("/proc/self/status") as f:
         effective = next((line for line in f if line.startswith("CapEff:")), "CapEff: 0")
     return bool(int(effective.split()[1], 16) >> number & 1)
-
-
-def _libc() -> ctypes.CDLL:
-    global _library
-    if _library is None:
-        _library = ctypes.CDLL(None, use_errno=True)
-        _library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        _library.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        _library.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    return _library
-
-
-_library: ctypes.CDLL | None = None
