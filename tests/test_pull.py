@@ -140,8 +140,8 @@ def test_the_command_that_plan_recommends_works(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith("Try it: coder fim FILE:LINE -m lite-base\n")
     assert place.models()["lite-base"]["default_for"] == ["fim"]
-    (place.home.parent / "a.py").write_text("def add(a, b):\n\n    return c\n")
-    filled = place.coder("fim", "a.py:2")
+    (place.home.parent / "a.py").write_text("def is_even(n):\n    return n \n")
+    filled = place.coder("fim", "a.py:2:14")
     assert filled.returncode == 0, filled.stderr
     assert filled.stdout
 

@@ -109,8 +109,7 @@ def test_a_second_turn_is_laid_out_the_same(real_llama_server, tiny):
 
 def test_llama_server_fills_in_as_the_engine_here_does(real_llama_server, tiny):
     with remote.open(real_llama_server) as backend:
-        holes = ("def add(a, b):\n    return ", "\n\n\nprint(add(1, 2))\n"), ("# <｜fim▁hole｜>\nx = ", "\nprint(x)\n")
-        for prefix, suffix in holes:
+        for prefix, suffix in (("def add(a, b):\n    return ", "\n"), ("# <｜fim▁hole｜>\nx = ", "\nprint(x)\n")):
             here, there = (b.infill(prefix, suffix, GREEDY, 24) for b in (tiny, backend))
             text = "".join(here)
             assert text

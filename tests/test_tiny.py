@@ -76,8 +76,9 @@ def test_it_reads_the_end_of_its_context_as_well_as_the_beginning(tiny):
     assert loss[1536:].mean() < loss[:512].mean() + 0.5
 
 
-@pytest.mark.parametrize("indented", [False, True])
-def test_a_blank_line_is_often_filled_by_one_that_compiles(tiny, indented):
+@pytest.mark.parametrize(("indented", "share"), [(True, 0.5), (False, 0.25)])
+def test_a_blank_line_is_filled_by_one_that_compiles(tiny, indented, share):
+    """With the cursor where an editor puts it more often than not; from the first column it must indent by itself."""
     compiled = 0
     for text in FUNCTIONS:
         blank, after = text.split("@")
@@ -88,22 +89,32 @@ def test_a_blank_line_is_often_filled_by_one_that_compiles(tiny, indented):
         except SyntaxError:
             continue
         compiled += bool(middle.strip())
-    assert compiled >= 0.3 * len(FUNCTIONS)
+    assert compiled > share * len(FUNCTIONS)
 
 
-@pytest.mark.parametrize(
-    ("name", "summary"),
-    [
-        ("is_even", "Return True if a number is even"),
-        ("count_words", "Count the words in a text"),
-        ("add", "Add two numbers"),
-    ],
-)
-def test_a_docstring_style_request_is_answered_by_a_fenced_function(tiny, name, summary):
+REQUESTS = {
+    "is_even": "Return True if a number is even",
+    "count_words": "Count the words in a text",
+    "add": "Add two numbers",
+    "reverse": "Reverse a string",
+    "maximum": "Return the largest of a list of values",
+    "read_lines": "Read the lines of a file",
+    "is_empty": "Return True if a list is empty",
+    "mean": "Return the mean of values",
+}
+
+
+def test_a_docstring_style_request_is_answered_by_a_fenced_function_that_parses_more_often_than_not(tiny):
     options = SamplingOptions(repeat_penalty=find_model("tiny").repeat_penalty)
-    conversation = Conversation(tiny, options, 400)
-    generation = conversation.ask(f"Write a Python function `{name}`: {summary}").generation
-    answer = "".join(generation).strip()
-    assert answer.startswith("```python\n")
-    assert answer.endswith("```")
-    assert isinstance(ast.parse(answer.removeprefix("```python\n").removesuffix("```")).body[0], ast.FunctionDef)
+    parsed = 0
+    for name, summary in REQUESTS.items():
+        generation = Conversation(tiny, options, 400).ask(f"Write a Python function `{name}`: {summary}").generation
+        answer = "".join(generation).strip()
+        assert answer.startswith(f"```python\ndef {name}(")
+        assert answer.endswith("```")
+        try:
+            body = ast.parse(answer.removeprefix("```python\n").removesuffix("```")).body
+        except SyntaxError:
+            continue
+        parsed += isinstance(body[0], ast.FunctionDef)
+    assert parsed > len(REQUESTS) / 2

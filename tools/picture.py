@@ -22,7 +22,7 @@ COLUMNS, ROWS = 92, 26
 COLORS = {"brown": "yellow", "default": ""}  # pyte's name → rich's
 FILE = 'def average(numbers):\n    """The mean of a list of numbers."""\n    return sum(numbers) / len(numbers)\n'
 TYPED = (
-    "Write a Python function `is_even`: Return True if a number is even",
+    "Write a Python function `add`: Add two numbers",
     "/add stats.py",
     "/tokens",
 )

@@ -108,18 +108,18 @@ def holes(text: str, rng: random.Random) -> tuple[int, int]:
     start, end = int(offsets[i]), int(offsets[i]) + len(lines[i].rstrip("\n"))
     indent = len(lines[i]) - len(lines[i].lstrip(" \t"))
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.25:
         return start, end
-    if kind < 0.3:
+    if kind < 0.45:
         return min(start + indent, end), end
-    if kind < 0.7:
-        return rng.randint(min(start + indent, end), end), end
-    if kind < 0.85:
+    if kind < 0.75:
+        return rng.randint(min(start + indent, end), max(start, end - 1)), end
+    if kind < 0.9:
         last = min(len(lines) - 1, i + rng.randint(1, 5))
         at = start if rng.random() < 0.5 else min(start + indent, end)
         return at, int(offsets[last]) + len(lines[last].rstrip("\n"))
     a, b = sorted(rng.randint(start, end) for _ in range(2))
-    return a, b
+    return a, max(b, min(a + 1, end))
 
 
 class Documents:
