@@ -231,7 +231,7 @@ def test_the_replaced_range_is_counted_from_1():
 
 
 def test_the_model_fills_a_line(tiny):
-    hole = hole_at("def add(a, b):\n\n    return c\n", parse_target("f:2"))
+    hole = hole_at("def add(a, b):\n    c = \n    return c\n", parse_target("f:2"))
     filling = fill(hole, tiny, SamplingOptions(), FillOptions(max_tokens=32))
     assert filling.text.strip()
     compile(hole.prefix + filling.text + hole.suffix, "f", "exec")
