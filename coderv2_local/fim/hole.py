@@ -9,14 +9,20 @@ NEAR = 10_000
 
 @dataclass(frozen=True)
 class Hole:
-    """What stands before and after the place to fill."""
+    """What stands before and after the place to fill.
+
+    Attributes:
+        name: of the file: its ending says what begins a comment or a string. "" where it is not known.
+    """
 
     prefix: str
     suffix: str
+    name: str = ""
 
     def near(self) -> "Hole":
         """The neighbourhood that the rules look at, its line ends made one newline each."""
-        return Hole(*(part.replace("\r\n", "\n") for part in (self.prefix[-NEAR:], self.suffix[:NEAR])))
+        prefix, suffix = self.prefix[-2 * NEAR :], self.suffix[: 2 * NEAR]
+        return Hole(prefix.replace("\r\n", "\n")[-NEAR:], suffix.replace("\r\n", "\n")[:NEAR], self.name)
 
     @cached_property
     def newline(self) -> str:
