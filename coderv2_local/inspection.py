@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from coderv2_local.loadable import impossible
 from coderv2_local.prompt.layout import ChatFormat, chat_format
 from coderv2_local.verify.structure import problems
 from converters.config import ModelConfig
@@ -124,7 +125,7 @@ def tensor_classes(header: GgufHeader) -> list[TensorClass]:
 def checks(header: GgufHeader, config: ModelConfig) -> Iterator[Check]:
     """Every health check, the gravest kind of trouble first."""
     yield _length(header)
-    wrong = problems(header, config)
+    wrong = [*problems(header, config), *impossible(header, config)]
     more = f", and {len(wrong) - 1} more like this" if len(wrong) > 1 else ""
     yield Check("bad", wrong[0] + more) if wrong else Check("ok", "every tensor is there, in its shape")
     yield _mla(header)

@@ -77,6 +77,11 @@ def impossible(header: GgufHeader, config: ModelConfig) -> list[str]:
         return [*found, "the list of tokens is missing"]
     if len(tokens) != config.vocab_size:
         found.append(f"there are {len(tokens)} tokens for {config.vocab_size} rows of the embedding")
+    merges = metadata.get("tokenizer.ggml.merges")
+    for kind, texts in (("tokens", tokens), ("merges", merges if isinstance(merges, list) else [])):
+        # C reads a text up to its NUL: what is left may be another one's
+        if cut := sum(isinstance(t, str) and "\0" in t for t in texts):
+            found.append(f"a NUL character is in {cut} of the {kind}")
     if len(set(tokens)) != len(tokens):
         found.append(f"{len(tokens) - len(set(tokens))} tokens are in the vocabulary twice")
     types = metadata.get("tokenizer.ggml.token_type", [])

@@ -112,6 +112,13 @@ def test_a_missing_tensor_and_bytes_too_many(header):
     assert state_of(found, "belong to no tensor") == "note"
 
 
+def test_what_a_load_refuses_is_no_good_health(header):
+    tokens = [*header.metadata["tokenizer.ggml.tokens"]]
+    tokens[5] += "\0"
+    found = said(header, **{"tokenizer.ggml.tokens": tokens})
+    assert state_of(found, "a NUL character is in 1 of the tokens") == "bad"
+
+
 def test_sizes_and_counts_as_a_person_reads_them():
     assert [readable(n) for n in (0, 999, 1000, 999_499, 999_999, 9.5e9, 4.7e14)] == [
         "0 B", "999 B", "1 kB", "999 kB", "1 MB", "9.5 GB", "470 TB",

@@ -133,6 +133,12 @@ def test_golden_files_are_good(tmp_path):
         ("tokenizer.ggml.tokens", ["a"], "1 tokens for 300 rows"),
         ("tokenizer.ggml.tokens", None, "the list of tokens is missing"),
         ("tokenizer.ggml.token_type", [1], "not as many token types"),
+        (
+            "tokenizer.ggml.tokens",
+            [f"{n}" for n in range(298)] + ["297\0", "\0"],
+            "a NUL character is in 2 of the tokens",
+        ),
+        ("tokenizer.ggml.merges", ["a b", "a\0b c"], "a NUL character is in 1 of the merges"),
     ],
 )
 def test_metadata_that_would_end_the_process_are_refused_before(tmp_path, full, key, value, words):
