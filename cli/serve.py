@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,6 +48,8 @@ def serve(
 
     Examples: coder serve, coder serve -m lite.gguf --port 8012, coder serve --status, coder serve --stop
     """
+    if as_json and not status:
+        raise InputError("--json is for --status")
     if status:
         show_status(as_json=as_json)
     elif stop:
@@ -104,7 +107,8 @@ def start(
         file.remove()
         serving.backend.close()
         listener.close()
-    screen.print("[yellow]ended[/]" + (f"; what was evaluated was not kept: {escape(notice)}" if notice else ""))
+    with suppress(OSError):  # the terminal may be closed
+        screen.print("[yellow]ended[/]" + (f"; what was evaluated was not kept: {escape(notice)}" if notice else ""))
 
 
 def load(

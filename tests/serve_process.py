@@ -11,12 +11,19 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from conftest import ROOT
+
+from coderv2_local.local_backend import LocalBackend
+from coderv2_local.models import find_model
+from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.serving.app import make_app
+from coderv2_local.serving.server import Server, bind
+from coderv2_local.serving.state import Limits, Serving
 
 HELLO = [{"role": "user", "content": "Write a Python function `is_even`: Return True if a number is even"}]
 EOS = "4088"  # the id of `tiny`'s end token
@@ -124,6 +131,28 @@ def serving(home: Path, *options: str, environment: dict[str, str] | None = None
             process.wait()
             reader.join()
             process.stderr.close()
+
+
+@contextlib.contextmanager
+def in_this_process(
+    limits: Limits | None = None, prepare: Callable[[Serving], None] = lambda _: None
+) -> Iterator[Served]:
+    """A server with limits of its own, on a thread; `prepare` may change more of it."""
+    ready = threading.Event()
+    with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1)) as backend:
+        room = Serving(backend, "test", "test", limits=limits or Limits())
+        prepare(room)
+        listener = bind("127.0.0.1", 0)
+        server = Server(room, make_app(room), ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert ready.wait(20)
+            yield Served(listener.getsockname()[1], None, None)
+        finally:
+            server.should_exit = True
+            thread.join()
+            listener.close()
 
 
 def text_of(events: Iterator[Any]) -> str:

@@ -97,6 +97,16 @@ def test_other_machines_need_a_key(coder: Coder):
     assert_refused(coder("serve", "-m", "http://127.0.0.1:1"), "server already")
 
 
+def test_an_address_that_is_none_is_refused(coder: Coder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CODER_SERVE_KEY", KEY["CODER_SERVE_KEY"])
+    for host in ("a..b", "nowhere.invalid", "x" * 70):
+        assert_refused(coder("serve", "--host", host), host, "no such address")
+
+
+def test_json_is_for_the_status(coder: Coder):
+    assert_refused(coder("serve", "--json"), "--status")
+
+
 def test_a_key_is_asked_for_everywhere_but_at_health(home: Path):
     with serving(home, "--host", "0.0.0.0", environment=KEY) as served:
         chat = {"messages": HELLO, "max_tokens": 1}

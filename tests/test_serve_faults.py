@@ -7,20 +7,14 @@ import resource
 import shutil
 import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serve_process import HELLO, LONG, Served, serving, text_of
+from serve_process import HELLO, LONG, Served, in_this_process, serving, text_of
 
-from coderv2_local.local_backend import LocalBackend
-from coderv2_local.models import find_model
-from coderv2_local.placement.load_options import LoadOptions
-from coderv2_local.serving.app import make_app
 from coderv2_local.serving.openapi import description
-from coderv2_local.serving.server import Server, bind
 from coderv2_local.serving.state import Limits, Serving
 
 CHAT, INFILL = "/v1/chat/completions", "/infill"
@@ -236,26 +230,6 @@ def test_who_closes_half_a_connection_is_taken_for_gone(served: Served):
         connection.sendall(body)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(4000) == b""
-
-
-@contextlib.contextmanager
-def in_this_process(limits: Limits, prepare: Callable[[Serving], None] = lambda _: None) -> Iterator[Served]:
-    """A server with limits of its own, on a thread; `prepare` may change more of it."""
-    ready = threading.Event()
-    with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1)) as backend:
-        room = Serving(backend, "test", "test", limits=limits)
-        prepare(room)
-        listener = bind("127.0.0.1", 0)
-        server = Server(room, make_app(room), ready.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            assert ready.wait(20)
-            yield Served(listener.getsockname()[1], None, None)
-        finally:
-            server.should_exit = True
-            thread.join()
-            listener.close()
 
 
 def test_what_nobody_foresaw_is_an_error_of_the_server_without_its_details(monkeypatch: pytest.MonkeyPatch):

@@ -176,6 +176,21 @@ def test_closing_ends_what_runs_and_what_waits(room: Serving):
     asyncio.run(story())
 
 
+def test_answers_that_wait_keep_no_infill_out_of_the_queue(room: Serving):
+    async def story() -> None:
+        queue = JobQueue(most=2)
+        for _ in range(2):
+            queue.put(Job(answer(room), lambda _: None))
+        with pytest.raises(ApiError, match="2 requests wait"):
+            queue.put(Job(answer(room), lambda _: None))
+        for _ in range(2):
+            queue.put(Job(infill(room), lambda _: None))
+        with pytest.raises(ApiError, match="2 requests wait"):
+            queue.put(Job(infill(room), lambda _: None))
+
+    asyncio.run(story())
+
+
 def test_an_answer_that_waited_long_enough_goes_before_infills(room: Serving):
     async def story() -> None:
         queue, jobs = JobQueue(), [Job(answer(room), lambda _: None), Job(infill(room), lambda _: None)]

@@ -1,5 +1,6 @@
 """The ASGI application: the router inside a frame that looks at who asks, counts, logs, and answers errors."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coderv2_local.serving.errors import ApiError, api_error
+from coderv2_local.serving.errors import ApiError, api_error, shutting_down
 from coderv2_local.serving.guard import OPEN_PATHS, check_host, check_key
 from coderv2_local.serving.openapi import openapi
 from coderv2_local.serving.routes import ENDPOINTS
@@ -80,6 +81,10 @@ class Frame:
             await self._app(scope, receive, note)
         except ClientDisconnect:
             status = status or CLOSED
+        except asyncio.CancelledError:  # the server ends, and this has taken longer than it waits
+            if not status:
+                await _response(shutting_down())(scope, receive, note)
+            raise
         except Exception as error:
             failure = api_error(error)
             if failure.status >= 500:

@@ -6,7 +6,13 @@ from coderv2_local.engine import ContextFull
 from coderv2_local.sampling.sampler import GrammarDeadEnd
 from quant.errors import CoderError, InputError
 
-KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    503: "overloaded_error",
+}
 RETRY_SECONDS = 2
 
 
@@ -38,6 +44,11 @@ class ApiError(Exception):
 def bad(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """A request that cannot be understood, or asks for what there is not."""
     return ApiError(400, message, param=param, code=code)
+
+
+def shutting_down() -> ApiError:
+    """Nothing is begun any more."""
+    return ApiError(503, "the server is shutting down", code="shutting_down")
 
 
 def api_error(error: BaseException) -> ApiError:

@@ -1,10 +1,10 @@
-"""The jobs that wait: two lanes, bounded. Whoever waits at a cursor goes before whoever waits for an answer."""
+"""The jobs that wait: two lanes, each bounded, so that no number of answers keeps whoever waits at a cursor out."""
 
 import threading
 import time
 from collections import deque
 
-from coderv2_local.serving.errors import ApiError
+from coderv2_local.serving.errors import ApiError, shutting_down
 from coderv2_local.serving.jobs import Job
 
 MOST = 64
@@ -16,7 +16,7 @@ class JobQueue:
     """Filled by the event loop, emptied by the worker.
 
     Args:
-        most: jobs that may wait.
+        most: jobs that may wait in each lane.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -33,14 +33,15 @@ class JobQueue:
         """Let a job wait.
 
         Raises:
-            ApiError: too many wait already, or the server is ending (503).
+            ApiError: too many of its lane wait already, or the server is ending (503).
         """
         with self._changed:
             if self._closed:
-                raise ApiError(503, "the server is shutting down")
-            if len(self) >= self.most:
-                raise ApiError(503, f"{len(self)} requests wait already: try again later", code="queue_full")
-            (self._infills if job.task.lane == "infill" else self._answers).append(job)
+                raise shutting_down()
+            lane = self._infills if job.task.lane == "infill" else self._answers
+            if len(lane) >= self.most:
+                raise ApiError(503, f"{len(lane)} requests wait already: try again later", code="queue_full")
+            lane.append(job)
             self._changed.notify()
 
     def remove(self, job: Job) -> bool:

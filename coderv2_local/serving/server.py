@@ -1,10 +1,12 @@
 """Runs the server: binds, loads nothing itself, answers until it is told to end, and then saves what is evaluated."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
 from types import FrameType
 
 import uvicorn
@@ -18,7 +20,9 @@ from coderv2_local.states.prefix_states import PrefixStates
 from quant.errors import CoderError, InputError
 
 GRACE_SECONDS = 5
-"""That a running answer has when the server is told to end."""
+"""That a running answer has when the server is told to end. Those that wait for their turn are refused at once."""
+CUT_SECONDS = 5
+"""And then to be told so, before its connection is closed."""
 KEEP_ALIVE_SECONDS = 75
 MAX_HEAD = 64 << 10  # bytes of a request's head
 BACKLOG = 512
@@ -35,7 +39,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of names that are none, such as a..b
         raise InputError(f"{host}: there is no such address here", hint="--host 127.0.0.1 is this machine") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +56,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run(serving: Serving, listener: socket.socket, on_ready: Callable[[], None]) -> str | None:
-    """Serve until SIGINT or SIGTERM. Returns a notice where something could not be kept.
+    """Serve until SIGINT, SIGTERM or SIGHUP. Returns a notice where something could not be kept.
 
     Args:
         on_ready: called once requests are answered.
@@ -94,7 +98,7 @@ class Server(uvicorn.Server):
                 date_header=True,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS + CUT_SECONDS,
                 h11_max_incomplete_event_size=MAX_HEAD,
                 backlog=BACKLOG,
             )
@@ -106,6 +110,30 @@ class Server(uvicorn.Server):
         if self.started:
             self.was_ready = True
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        worker = self._serving.worker
+        worker.refuse()
+        cut = asyncio.get_running_loop().call_later(GRACE_SECONDS, worker.cut)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """A terminal that is closed ends the server as SIGTERM does, unless that was to be ignored (nohup)."""
+        hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+        is_main = threading.current_thread() is threading.main_thread()
+        with super().capture_signals():
+            if hangup is None or not is_main or signal.getsignal(hangup) is signal.SIG_IGN:
+                yield
+                return
+            before = signal.signal(hangup, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(hangup, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal lets running answers end, a second one does not wait for them."""

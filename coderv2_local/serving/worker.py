@@ -18,7 +18,7 @@ from coderv2_local.engine import Cancelled, Engine, shared_prefix
 from coderv2_local.fim.fill import by_the_rules
 from coderv2_local.fim.stops import Watch
 from coderv2_local.local_backend import LocalBackend
-from coderv2_local.serving.errors import ApiError
+from coderv2_local.serving.errors import ApiError, shutting_down
 from coderv2_local.serving.jobs import Job, Piece
 from coderv2_local.serving.kept import ServedStates
 from coderv2_local.serving.metrics import Metrics
@@ -76,7 +76,7 @@ class Worker:
     def stop(self, job: Job) -> None:
         """End a job that is cancelled or late, wherever it is."""
         if self._queue.remove(job):
-            job.worker_ends(ApiError(408, "its time was over before it was its turn", code="timeout"))
+            job.worker_ends(ApiError(408, "its time was over while it waited for the model", code="timeout"))
             return
         with self._lock:
             if self._running and self._running[-1].job is job:
@@ -91,15 +91,23 @@ class Worker:
     def is_busy(self) -> bool:
         return bool(self._running)
 
-    def close(self) -> None:
-        """End the thread; what runs or waits is ended. The engine is the caller's again afterwards."""
+    def refuse(self) -> None:
+        """Begin nothing any more: what waits is ended, what runs goes on."""
         for job in self._queue.close():
-            job.worker_ends(ApiError(503, "the server is shutting down"))
+            job.worker_ends(shutting_down())
+
+    def cut(self) -> None:
+        """End what runs, too; within a batch."""
+        self.refuse()
         with self._lock:
             for run in self._running:
                 run.job.is_gone = True
             if self._running:
                 self._stop_engine()
+
+    def close(self) -> None:
+        """End all, and the thread. The engine is the caller's again afterwards."""
+        self.cut()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -119,7 +127,7 @@ class Worker:
             self._generate(run)
         except _Gone:
             self._metrics.add("cancelled_total")
-            error = ApiError(503, "the server is shutting down")  # else nobody reads it
+            error = shutting_down()  # else nobody reads it
         except _Late:
             if job.ids or job.text:
                 job.ending = "time"
