@@ -1,11 +1,17 @@
 """Grammars are read by our rules first: whatever these take, llama.cpp takes without a word."""
 
+import json
+
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from coderv2_local.llama_library import llama
-from coderv2_local.sampling.gbnf import check_grammar
+from coderv2_local.sampling.gbnf import _Reader, check_grammar
+from coderv2_local.sampling.gbnf_readings import _Search
+from coderv2_local.sampling.json_schema import grammar_of
+from coderv2_local.sampling.sampler import _CANDIDATE, GrammarDeadEnd, SamplingOptions, _apply
 from quant.errors import InputError
 
 GOOD = [
@@ -42,6 +48,33 @@ BAD = {
     "characters that": 'root ::= "\ud800"',
     "end of the line": 'root ::= "a" )',
 }
+MANY_READINGS = [
+    'root ::= (("a"?){1000}){100}',
+    'root ::= ("a"?){500}',
+    'root ::= (" "?){30} "x"',
+    "root ::= " + '" "? ' * 30,
+    'root ::= "start: " [a-z]+ "\\n" end\nend ::= "k" (" "?){30}',
+    'root ::= " " root "b" | " " root "c" | ""',
+    "root ::= ([a-z]{0,40}){0,40}",
+    'root ::= a a a a a a a a\na ::= b*\nb ::= "a"* "a"*',
+]
+FEW_READINGS = [
+    "root ::= [a-z ]{0,500}",
+    'root ::= [a-z]{0,500} [a-z]{0,500} "x"',
+    'root ::= ([a-z]{0,20} " "){0,50}',
+    'root ::= .* "x" .* "y" .*',
+    'root ::= [0-9]{4} ("-"? [0-9]{2}){2} [T ] [0-9]{2} (":"? [0-9]{2}){2}',
+    'root ::= ws "{" ws "}" ws ws\nws ::= [ \\t\\n]*',
+    'root ::= line+\nline ::= name " = " sum "\\n"\nname ::= [a-z] [a-z0-9_]*\n'
+    'sum ::= term (" + " term)*\nterm ::= name | [0-9]+ | "(" sum ")"',
+]
+SCHEMAS = [
+    {},
+    {"type": "string", "minLength": 500, "maxLength": 2000},
+    {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(40)}},
+    {"type": "array", "maxItems": 30, "items": {"type": "array", "maxItems": 30, "items": {"type": "integer"}}},
+    {"type": "array", "minItems": 20, "maxItems": 100, "items": {"type": "string", "format": "date-time"}},
+]
 
 
 def llama_takes(grammar, vocabulary):
@@ -63,6 +96,58 @@ def test_what_cannot_be_used_is_refused_with_its_place(words, grammar, capfd):
     with pytest.raises(InputError, match=words):
         check_grammar(grammar)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("grammar", MANY_READINGS)
+def test_a_grammar_over_which_llama_cpp_would_not_end_is_refused(grammar):
+    with pytest.raises(InputError, match="too many readings"):
+        check_grammar(grammar)
+
+
+@pytest.mark.parametrize("grammar", FEW_READINGS)
+def test_a_grammar_with_few_readings_of_a_text_is_taken(grammar):
+    check_grammar(grammar)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_schemas_leave_few_readings(schema):
+    grammar_of(json.dumps(schema))
+
+
+def test_the_readings_of_a_text_are_those_that_llama_cpp_has(tiny):
+    """One text at a time: what the search takes for a character that fits, llama.cpp does, too."""
+    for grammar in [*GOOD, *FEW_READINGS, grammar_of("{}")]:
+        search = _Search(_Reader(grammar).rules())
+        state = {n: 1 for sequence in search.rules["root"] for n in search.open(search.stack(0, "in", sequence, 0))}
+        sampler = llama.llama_sampler_init_grammar(tiny.vocabulary.handle, grammar.encode(), b"root")
+        assert sampler
+        try:
+            for _ in range(30):
+                assert {c for c in "abxyz{} 0" if fits(sampler, tiny.vocabulary, c)} == {
+                    c for c in "abxyz{} 0" if search.after(state, ord(c))
+                }, grammar
+                known = [c for c in search.tried(state) if 32 <= c < 127]
+                if not known:
+                    break
+                state = search.after(state, known[len(known) // 2])
+                (token,) = tiny.vocabulary.encode(chr(known[len(known) // 2]))
+                llama.llama_sampler_accept(sampler, token)
+        finally:
+            llama.llama_sampler_free(sampler)
+
+
+def fits(sampler, vocabulary, character):
+    (token,) = vocabulary.encode(character)
+    one = np.array([(token, 1.0, 0.0)], _CANDIDATE)
+    _apply(sampler, one)
+    return bool(np.isfinite(one["logit"][0]))
+
+
+def test_a_grammar_that_takes_long_all_the_same_ends_the_answer(tiny, monkeypatch):
+    monkeypatch.setattr("coderv2_local.sampling.sampler.MAX_GRAMMAR_SECONDS", 0.0)
+    options = SamplingOptions(grammar='root ::= "yes" | "no"')
+    with pytest.raises(GrammarDeadEnd, match="readings"):
+        list(tiny.engine.generate([tiny.vocabulary.bos], options, 5))
 
 
 def test_the_place_is_counted_in_lines_and_columns():

@@ -7,8 +7,16 @@ here first, by the same rules (llama.cpp's grammars/README.md), and refused with
 """
 
 import re
-from dataclasses import dataclass, field
+from functools import lru_cache
 
+from coderv2_local.sampling.gbnf_readings import (
+    ANY,
+    Interval,
+    Item,
+    TooManyReadings,
+    look_for_many_readings,
+    outside,
+)
 from quant.errors import InputError
 
 ROOT = "root"
@@ -18,6 +26,7 @@ MAX_REPETITIONS = 2000  # llama.cpp's own bound, for one repetition and for the 
 MAX_SYMBOLS = 4000  # rules, with those that groups and repetitions are expanded into
 MAX_ELEMENTS = 1_000_000  # characters and references after expansion
 
+_ESCAPES = {"t": "\t", "n": "\n", "r": "\r"}
 _BLANK = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 _BLANK_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
 _NAME = re.compile(r"[a-zA-Z0-9-]+")
@@ -27,23 +36,13 @@ _BRACES = re.compile(
 )
 
 
-@dataclass
-class _Item:
-    """One item of a sequence: a terminal, a reference, or a group; with what it becomes when repeated."""
-
-    elements: int
-    symbols: int = 1
-    may_be_empty: bool = False
-    reference: str | None = None
-    repeated: bool = False
-    group: "list[list[_Item]]" = field(default_factory=list)
-
-
+@lru_cache(maxsize=16)
 def check_grammar(text: str) -> None:
-    """Refuse a grammar that llama.cpp could not use.
+    """Refuse a grammar that llama.cpp could not use, or not in time.
 
     Raises:
-        InputError: it does not parse, names a rule that is not there, has no `root`, is left-recursive, or too large.
+        InputError: it does not parse, names a rule that is not there, has no `root`, is left-recursive, too large, or
+            leaves too many readings of a text open.
     """
     if len(text) > MAX_LENGTH:
         raise InputError(f"the grammar has {len(text)} characters: at most {MAX_LENGTH} are read")
@@ -54,6 +53,13 @@ def check_grammar(text: str) -> None:
         raise InputError(f"the grammar has no rule `{ROOT}`", hint=f"the whole answer is what `{ROOT} ::= …` says")
     if loop := _left_recursive(rules):
         raise InputError(f"the grammar's rule `{loop}` begins with itself", hint="put something before it that is read")
+    try:
+        look_for_many_readings(rules)
+    except TooManyReadings:
+        raise InputError(
+            "the grammar leaves too many readings of one text open",
+            hint="repeat nothing that may be empty, and let alternatives begin with different characters",
+        ) from None
 
 
 class _Reader:
@@ -64,7 +70,7 @@ class _Reader:
         self.names: dict[str, int] = {}  # rule → where it was first named
         self.generated = 0
 
-    def rules(self) -> "dict[str, list[list[_Item]]]":
+    def rules(self) -> "dict[str, list[list[Item]]]":
         found = {}
         self.skip(_BLANK_LINES)
         while self.at < len(self.text):
@@ -82,15 +88,15 @@ class _Reader:
                 raise self.error(f"there is no rule `{name}`")
         return found
 
-    def alternatives(self, blank: re.Pattern[str]) -> list[list[_Item]]:
+    def alternatives(self, blank: re.Pattern[str]) -> list[list[Item]]:
         found = [self.sequence(blank)]
         while self.next("|"):
             self.skip(_BLANK_LINES)
             found.append(self.sequence(blank))
         return found
 
-    def sequence(self, blank: re.Pattern[str]) -> list[_Item]:
-        items: list[_Item] = []
+    def sequence(self, blank: re.Pattern[str]) -> list[Item]:
+        items: list[Item] = []
         while self.at < len(self.text):
             c = self.text[self.at]
             if c == '"':
@@ -99,7 +105,7 @@ class _Reader:
                 items.append(self.characters("]"))
             elif c == ".":
                 self.at += 1
-                items.append(_Item(1))
+                items.append(Item(1, characters=(ANY,)))
             elif c == "(":
                 items.append(self.group())
             elif c in "*+?{":
@@ -107,29 +113,32 @@ class _Reader:
             elif c in "<!":
                 raise self.error("elements that name a token are not supported")
             elif _NAME.match(c):
-                items.append(_Item(1, reference=self.name()))
+                items.append(Item(1, reference=self.name()))
             else:
                 break
             self.count(items[-1].elements)
             self.skip(blank)
         return items
 
-    def characters(self, end: str) -> _Item:
+    def characters(self, end: str) -> Item:
         """A literal or a class of characters."""
-        n, start = 0, self.at
+        found: list[Interval] = []
+        start = self.at
         self.at += 1
-        if end == "]" and self.next("^"):
-            n = 0
+        is_negated = end == "]" and self.next("^")
         while not self.next(end):
-            self.character(start)
-            n += 1
+            low = high = self.character(start)
             if end == "]" and self.text[self.at : self.at + 1] == "-" and self.text[self.at + 1 : self.at + 2] != "]":
                 self.at += 1
-                self.character(start)
-                n += 1
-        return _Item(n, may_be_empty=n == 0)
+                high = self.character(start)
+            found.append((low, high))
+        elements = len(found) + sum(low != high for low, high in found)
+        if end == '"' or not found:
+            return Item(elements, may_be_empty=not found, characters=tuple((one,) for one in found))
+        return Item(elements, characters=(outside(found) if is_negated else tuple(found),))
 
-    def character(self, start: int) -> None:
+    def character(self, start: int) -> int:
+        """The code point of the one that comes now."""
         if self.at >= len(self.text):
             self.at = start
             raise self.error(f"`{self.text[start]}` is not closed")
@@ -137,8 +146,12 @@ class _Reader:
         if not match:
             raise self.error("unknown escape")
         self.at = match.end()
+        found = match[0]
+        if len(found) == 1:
+            return ord(found)
+        return int(found[2:], 16) if found[1] in "xuU" else ord(_ESCAPES.get(found[1], found[1]))
 
-    def group(self) -> _Item:
+    def group(self) -> Item:
         start, before = self.at, len(self.names) + self.generated
         self.at += 1
         self.nesting += 1
@@ -151,13 +164,13 @@ class _Reader:
             self.at = start
             raise self.error("`(` is not closed")
         self.nesting -= 1
-        return _Item(1, symbols=max(1, len(self.names) + self.generated - before), group=inside)
+        return Item(1, symbols=max(1, len(self.names) + self.generated - before), group=inside)
 
-    def repeat(self, items: list[_Item]) -> None:
+    def repeat(self, items: list[Item]) -> None:
         """`*`, `+`, `?` or braces: replaces the last item by what llama.cpp expands it into."""
         if not items or not items[-1].elements:
             raise self.error(f"there is nothing before `{self.text[self.at]}` to repeat")
-        if items[-1].repeated:
+        if items[-1].times:
             raise self.error("a repetition cannot be repeated: put it in parentheses")
         low, high = self.bounds()
         item = items.pop()
@@ -168,7 +181,7 @@ class _Reader:
         self.generate(optional)
         self.count((item.elements + 2) * optional)
         kept = item.elements * low + (1 if optional else 0)
-        items.append(_Item(kept, item.symbols * times, low == 0, repeated=True, group=[[item]]))
+        items.append(Item(kept, item.symbols * times, low == 0, times=(low, high), group=[[item]]))
 
     def bounds(self) -> tuple[int, int | None]:
         """Of a repetition: at least, and at most; None for any number."""
@@ -227,11 +240,11 @@ class _Reader:
         return InputError(f"the grammar, line {line}, column {column}: {what}", hint="grammars are written in GBNF")
 
 
-def _left_recursive(rules: dict[str, list[list[_Item]]]) -> str | None:
+def _left_recursive(rules: dict[str, list[list[Item]]]) -> str | None:
     """A rule that can be reached from its own beginning without a character being read; None where there is none."""
     empty: set[str] = set()
 
-    def may_be_empty(item: _Item) -> bool:
+    def may_be_empty(item: Item) -> bool:
         if item.reference is not None:
             return item.reference in empty
         return item.may_be_empty or any(all(map(may_be_empty, sequence)) for sequence in item.group)
@@ -241,7 +254,7 @@ def _left_recursive(rules: dict[str, list[list[_Item]]]) -> str | None:
         size = len(empty)
         empty |= {n for n, body in rules.items() if any(all(map(may_be_empty, sequence)) for sequence in body)}
 
-    def first(body: list[list[_Item]]) -> set[str]:
+    def first(body: list[list[Item]]) -> set[str]:
         found: set[str] = set()
         for sequence in body:
             for item in sequence:

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +21,14 @@ __all__ = ["GrammarDeadEnd", "Sampler", "SamplingOptions", "TokenLogprobs"]
 
 PENALTY_WINDOW = 64  # tokens that the repetition penalty looks back over
 MAX_LOGPROBS = 100  # ids a token
+MAX_GRAMMAR_SECONDS = 5.0
+"""Of this thread's own processor time, for one token; an ordinary grammar takes milliseconds."""
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
 class GrammarDeadEnd(CoderError):
-    """Nothing in the vocabulary fits the grammar here."""
+    """Nothing in the vocabulary fits the grammar here, or finding out takes too long."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,18 @@ class Sampler:
         """Choose from the logits of the last decoded position, and remember the choice for what comes next.
 
         Raises:
-            GrammarDeadEnd: no token fits the grammar here.
+            GrammarDeadEnd: no token fits the grammar here, or the last one took more than `MAX_GRAMMAR_SECONDS`:
+                llama.cpp's work can double with each token, and nothing ends it in between.
         """
         if not self._grammar:
             return int(llama.llama_sampler_sample(self._chain, context, ctypes.c_int32(-1)))
+        began = time.thread_time()
+        token = self._pick_by_grammar(context)
+        if time.thread_time() - began > MAX_GRAMMAR_SECONDS:
+            raise GrammarDeadEnd("the grammar leaves so many readings open here that the answer cannot go on")
+        return token
+
+    def _pick_by_grammar(self, context: Any) -> int:
         logits = last_logits(context, self._size)
         token = self._choose(self._candidates(logits))
         if not self._fits(token):
