@@ -11,6 +11,7 @@ from coderv2_local.fim.trims import TRIMS
 
 IN_FUNCTION = Hole("def f(a):\n    ", "\n    return a\n")
 C_FUNCTION = Hole("int f(int a) {\n  ", "\n}\n")
+CUT_IN_DOCSTRING = Hole("x\n" * 6000 + '"""\nclass A:\n    def f(self):\n        ', "\n", "a.py")
 
 ENDS = [
     ("line", Hole("f(", ")\n"), "a, b\nmore", "a, b"),
@@ -35,6 +36,11 @@ ENDS = [
     ("closed after the hole", C_FUNCTION, "if (a) {\n    g('}');\n  }\n}\n", "if (a) {\n    g('}');\n  }\n"),
     ("closed after the hole", Hole("int b = 1;\n" * 5000 + "f(", "\n);\n}}"), "a, b)\n", "a, b"),
     ("closed after the hole", Hole("int b = 1;\n" * 5000, "\n}\n"), "f();\n}\n", "f();\n"),
+    ("closed after the hole", Hole("x = {\n  a: 1, # {\n  ", "\n}\n", "a.py"), "b: 2 # {\n}\n", "b: 2 # {\n"),
+    ("closed after the hole", Hole("f() {\n  g(`", "\n}\n", "a.js"), "a`)\n}\n", "a`)\n"),
+    ("leaves the block", IN_FUNCTION, 's = """\nleft\n"""\nclass B:\n', 's = """\nleft\n"""\n'),
+    ("leaves the block", Hole('def f():\n    """Do', "\n"), ' it."""\n    a()\ndef g():\n', ' it."""\n    a()\n'),
+    ("leaves the block", CUT_IN_DOCSTRING, "a()\nb()\n", "a()\n"),
     ("brackets closed", Hole("int f(int a) {\n  ", ""), "g(a);\n}\n\nint h() {\n", "g(a);\n}"),
     ("brackets closed", Hole("x = [\n    ", "\n\ny = 1\n"), "1,\n    2,\n]\nz = 2\n", "1,\n    2,\n]"),
 ]
@@ -60,6 +66,39 @@ GOES_ON = [
     (Hole("f(\n", "\n}\n"), "a)"),
     (Hole("def f(\n    a,\n", "\n"), "    b,\n) -> int:\n    return a"),
     (Hole("f(]\n", "\n}}\n"), "a)\n"),  # brackets that do not match say nothing
+    # nothing after the hole closes it
+    (IN_FUNCTION, "# 1) check the input\n    b = 2\n    return b"),
+    (IN_FUNCTION, "b = 2  # :)\n    c = 3"),
+    (Hole("x = 1\n", "\ny = 2\n"), "1) first\n2) second"),
+    (Hole("case $1 in\n  ", "\n  b) echo b;;\nesac\n"), "a) echo a;;\n  c) echo c;;"),
+    (Hole("(\n  case $1 in\n  ", "\n  esac\n)\n", "run.sh"), "a) echo a;;\n  c) echo c;;"),
+    (Hole("- (see\n", "\n2) second)\n", "a.md"), "1) first\n"),
+    # in comments and strings
+    (C_FUNCTION, "// a) first\n  g(a);"),
+    (C_FUNCTION, "g(a); // done }\n  h(a);"),
+    (C_FUNCTION, "/* } */ g(a);\n  h(a);"),
+    (C_FUNCTION, "/* }\n} */ g(a);\n  h(a);"),
+    (Hole("int f(int a) {\n  g(a); // ", "\n}\n", "a.c"), "done }\n  h(a);"),
+    (Hole("int f(int a) {\n  /* ", "\n  } */\n}\n", "a.c"), "done }\n  g()"),
+    (Hole("int f(int a) {\n  ", "\n}\n", "a.c"), "g('}'); // }\n  h(a);"),
+    (Hole("fn f<'a>(x: &'a str) {\n    ", "\n}\n", "a.rs"), "g('}', x); // }\n    h::<'a>(x);"),
+    (Hole("function f() {\n  ", "\n}\n", "a.js"), "const r = /[)}]/\n  return r"),
+    (Hole("function f() {\n  const r = ", "\n}\n"), "/[}\\/]}/g\n  return r"),
+    (Hole("function f() {\n  ", "\n}\n", "a.ts"), "const t = `\n}\n`\n  return t"),
+    (Hole("x = {\n    ", "\n}\n", "a.py"), "1: 2,  # }\n    3: 4,"),
+    (Hole("{\n  ", "\n}\n", "a.lua"), "a = 1, -- }\n  b = 2,"),
+    (Hole("(f\n  ", "\n)\n", "a.el"), "; a)\n  b"),
+    (Hole("f() {\n  ", "\n}\n", "run.sh"), "cat <<EOF\n}\nat the left\nEOF\n  echo a"),
+    (Hole("a {\n  ", "\n}\n", "a.css"), "/* } */\n  color: red;"),
+    # text in a string is indented as it likes
+    (IN_FUNCTION, 's = """\ntext at the left\nmore\n"""\n    return s'),
+    (Hole('def f():\n    """Do it.\n\n    ', '\n    """\n', "a.py"), "Like so:\n\ntext at the left\n\n    and so on"),
+    (Hole("def f():\n    '''Do it.\n    ", "\n"), "Like so:\ntext at the left\n    '''\n    a()"),
+    (Hole("  f(`", "\n", "a.js"), "\ntext at the left\n`)\n  g()"),
+    (Hole("  /* ", "\n  b;\n", "a.c"), "why\nat the left\n*/\n  g();"),
+    (Hole('#!/bin/sh\nf() {\n  echo "', "\n}\n"), 'one\ntwo"\n  g'),
+    # a prefix that is cut within a docstring: the next quotation marks end it
+    (CUT_IN_DOCSTRING, 's = """\nleft\n"""\n        a()'),
 ]
 
 
@@ -112,6 +151,9 @@ def test_comments_and_urls_end_nothing(middle, hole):
         (Hole("a = x", " + 1\n"), " + 11", " + 11"),
         (Hole("a = [", "]\n"), "b[0]", "b[0]"),
         (Hole("))) f(", ")\n"), "a)", "a"),  # brackets elsewhere do not match: the line decides
+        (Hole("a) ec", ")\n", "a.sh"), "ho $(b)", "ho $(b"),  # in these languages they need not be in pairs
+        (Hole("# a (b", ")\n", "a.py"), " c)", " c"),
+        (Hole("f(er", "=e)\ng(h)\n"), "r=e)", "r"),  # the rest as a whole, not its bracket alone
         (Hole("a = 1", "\nb\n"), "  \n\n", ""),
         (Hole("a = 1", "\nb\n"), " + 2  \n", " + 2"),
         (Hole("a = 1\n", ""), "b = 2\n\n\n", "b = 2\n"),

@@ -33,7 +33,7 @@ class Sample:
 
     @property
     def hole(self) -> Hole:
-        return Hole(self.document.text[: self.start], self.document.text[self.end :])
+        return Hole(self.document.text[: self.start], self.document.text[self.end :], self.document.name)
 
     @property
     def middle(self) -> str:

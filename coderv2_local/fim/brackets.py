@@ -5,59 +5,99 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from coderv2_local.fim.hole import NEAR, Hole
+from coderv2_local.fim.syntax import UNKNOWN, Span, Syntax, heredoc, syntax_of
 
 CLOSES = {")": "(", "]": "[", "}": "{"}
-MARK = re.compile(r"""\\.|\"{3}|'{3}|["'()\[\]{}]""", re.S)
-STRING_END = {
-    '"': re.compile(r'(?:[^"\\\n]|\\.)*("|\n)?', re.S),
-    "'": re.compile(r"(?:[^'\\\n]|\\.)*('|\n)?", re.S),
-    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*(""")?', re.S),
-    "'''": re.compile(r"(?:[^'\\]|\\.|'(?!''))*(''')?", re.S),
-}
+REGEX = re.compile(r"/(?![/*])(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/")
+NO_VALUE = re.compile(r"(?:^|[(,=:\[!&|?;~\n]|\b(?:return|when|if|unless|and|or|case|in|split))[ \t]*\Z")
+BEFORE_REGEX = 12  # characters that say whether a value stands before a `/`
+OUTERMOST = re.compile(
+    r"^(?:async def|def|class|func|fn|function|interface|struct|enum|trait|impl|type|export|public|static|pub|import"
+    r"|module|namespace|package)\b",
+    re.M,
+)
 
 
 @dataclass
 class Brackets:
-    """Reads text piece by piece and keeps what is open. Brackets within quotes do not count.
+    """Reads text piece by piece and keeps what is open. Brackets within comments and strings do not count.
 
-    It knows no language: a quotation mark that is not closed on its line is an apostrophe, unless it is a triple one or
-    the text ends there, and comments are read as code. Where that misleads it, the brackets on both sides of a hole do
-    not match, and no rule is drawn from them.
+    A quotation mark that is not closed on its line is an apostrophe, unless its strings may run over lines or the text
+    ends there.
 
     Attributes:
+        syntax: what hides brackets in this language.
         open: brackets that wait for their closing one, outermost first, each with the offset it stands at.
-        quote: the quotation mark that is open.
         unmatched: closing brackets, with their offsets, that nothing here had opened.
+        inside: the comment or string that is open, and the offset it began at.
+        awaited: the word that ends a string which begins with the next line.
     """
 
+    syntax: Syntax = UNKNOWN
     open: list[tuple[str, int]] = field(default_factory=list)
-    quote: str = ""
     unmatched: list[tuple[str, int]] = field(default_factory=list)
+    inside: Span | None = None
+    since: int = 0
+    awaited: str = ""
 
-    def read(self, text: str, offset: int = 0) -> None:
-        """Read `text`, whose first character stands at `offset`. Pass whole lines: no mark may be split over calls."""
-        at = 0
+    def read(self, text: str, offset: int = 0, at: int = 0) -> None:
+        """Read on from `text[at]`.
+
+        Pass whole lines: no mark may be split over calls. What stands before `at` on its line may tell what follows.
+
+        Args:
+            offset: where the first character of `text` stands.
+        """
+        mark = self.syntax.mark
         while at < len(text):
-            if self.quote:
-                match = STRING_END[self.quote].match(text, at)
+            if self.inside:
+                match = self.inside.end.match(text, at)
                 if not match or not match[1]:
                     return  # open to the end
-                at = at if match[1] == "\n" else match.end()
-                self.quote = ""
+                if match[1] != "\n":
+                    at = match.end()
+                elif not self.inside.is_string:
+                    at = match.end() - 1
+                self.inside = None
                 continue
-            match = MARK.search(text, at)
+            match = mark.search(text, at)
             if match is None:
                 return
-            mark, at = match[0], match.end()
-            if mark[0] in "\"'":
-                self.quote = mark
-            elif mark in "([{":
-                self.open.append((mark, offset + at - 1))
-            elif mark in CLOSES:
-                if self.open and self.open[-1][0] == CLOSES[mark]:
-                    self.open.pop()
-                else:
-                    self.unmatched.append((mark, offset + at - 1))
+            at = self._take(match, text, offset)
+
+    def _take(self, match: re.Match[str], text: str, offset: int) -> int:
+        """Take one mark in; where to read on."""
+        kind, start, end = match.lastgroup, match.start(), match.end()
+        if kind == "bracket":
+            self._bracket(match[0], offset + start)
+        elif kind == "slash":
+            if NO_VALUE.search(text[max(start - BEFORE_REGEX, 0) : start]) and (regex := REGEX.match(text, start)):
+                return regex.end()
+        elif kind == "heredoc":
+            self.awaited = match[kind]
+        elif kind == "newline":
+            if self.awaited:
+                self.inside, self.awaited = heredoc(self.awaited), ""
+        elif kind:
+            self.inside, self.since = self.syntax.spans[int(kind[1:])], offset + start
+        return end
+
+    def _bracket(self, mark: str, at: int) -> None:
+        if mark in "([{":
+            self.open.append((mark, at))
+        elif self.open and self.open[-1][0] == CLOSES[mark]:
+            self.open.pop()
+        else:
+            self.unmatched.append((mark, at))
+
+    @property
+    def is_within_text(self) -> bool:
+        """Is a comment or string open that may run over lines?"""
+        return self.inside is not None and self.inside.is_long
+
+    def goes_on(self) -> "Brackets":
+        """A reader for what follows: in the same comment or string, without a bracket yet."""
+        return Brackets(self.syntax, inside=self.inside, awaited=self.awaited)
 
 
 @dataclass(frozen=True)
@@ -65,35 +105,53 @@ class Duty:
     """What the brackets around a hole ask of a middle.
 
     Attributes:
-        to_close: the brackets that it may close, innermost first; what follows the hole closes the others.
-        is_block: the last of them ends its line, so that closing it ends the block that the hole is in.
+        to_close: the brackets that it may close, innermost first.
+        closed_after: those that the text after the hole closes, innermost first.
+        is_block: the last of `to_close` ends its line, so that closing it ends the block that the hole is in.
     """
 
     to_close: str
+    closed_after: str
     is_block: bool
 
 
-@lru_cache(maxsize=4)  # asked again for each line that closes a bracket, and by the trims
+@lru_cache(maxsize=4)  # asked for by the stops and by the trims
+def before_hole(hole: Hole) -> Brackets:
+    """The brackets before a :meth:`near <Hole.near>` hole, and what it is in. Not to be read on with.
+
+    Of a prefix that is cut, what stands before the first definition at the left edge is left out: it may begin in a
+    comment or a string.
+    """
+    before = Brackets(syntax_of(hole.name, hole.prefix + hole.suffix))
+    definition = OUTERMOST.search(hole.prefix) if len(hole.prefix) == NEAR else None
+    before.read(hole.prefix, at=definition.start() if definition else 0)
+    return before
+
+
+@lru_cache(maxsize=4)  # asked again for each line that closes a bracket
 def duty(hole: Hole) -> Duty | None:
     """What is asked of the middle of a :meth:`near <Hole.near>` hole; None where the brackets do not say.
 
-    That is where the hole is in a string, or where what is open before it does not match what is closed after it.
+    That is where the hole is in a string that it does not have to close itself, or where what is open before it does
+    not match what is closed after it.
     """
-    before, after = Brackets(), Brackets()
-    before.read(hole.prefix)
-    after.read(hole.suffix)
-    if before.quote:
-        return None
+    before = before_hole(hole)
+    after = before.goes_on()
+    if before.inside and before.inside.is_string:
+        if hole.is_within_line or before.since < len(hole.prefix) - len(hole.line_before):
+            return None
+        after.inside = None
+    after.read(hole.line_before + hole.suffix, at=len(hole.line_before))
     opened = [bracket for bracket, _ in reversed(before.open)]
     closed = [CLOSES[bracket] for bracket, _ in after.unmatched]
     n = _left_open(opened, closed, is_whole=len(hole.prefix) < NEAR and len(hole.suffix) < NEAR)
     if n is None:
         return None
     if not n:
-        return Duty("", False)
+        return Duty("", "".join(closed), False)
     at = before.open[-n][1] + 1
     ends_line = not hole.prefix[at:].split("\n", 1)[0].strip()
-    return Duty("".join(opened[:n]), ends_line)
+    return Duty("".join(opened[:n]), "".join(closed), ends_line)
 
 
 def _left_open(opened: list[str], closed: list[str], *, is_whole: bool) -> int | None:

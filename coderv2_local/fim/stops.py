@@ -2,7 +2,8 @@
 
 A middle is read as it grows, each character once. After each line, and within a line at fixed places, the rules are
 asked whether the middle is over and where it ends; the first that says so decides, so the answer does not depend on
-how the text was cut into chunks. No rule looks for comments, URLs or ``//``: they may stand in any middle.
+how the text was cut into chunks. Nothing ends at a comment, a URL or ``//``: what is in comments and strings says
+nothing of brackets, and what is in those that run over lines nothing of indentation.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from coderv2_local.fim.brackets import CLOSES, Brackets, duty
+from coderv2_local.fim.brackets import CLOSES, before_hole, duty
 from coderv2_local.fim.context import DEFINES
 from coderv2_local.fim.hole import Hole
 
@@ -42,12 +43,14 @@ class Middle:
         lines: those that have come to their end.
         starts: where each line starts, the unfinished one too.
         line: the unfinished one.
+        is_text: did the last whole line begin within a comment or a string?
     """
 
     hole: Hole
     lines: list[str] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
     line: str = ""
+    is_text: bool = False
 
 
 LineRule = Callable[[Middle], int | None]
@@ -74,10 +77,10 @@ def leaves_the_block(m: Middle) -> int | None:
     Where a definition follows, lines indented like it leave the block, too: they would be another one before it.
     A line that begins with a closing bracket may be: it closes something opened further out. So may a comment, and a
     line that goes on with the statement whose block the middle opened: ``else:``. Comments and blank lines just before
-    the line that leaves go with it.
+    the line that leaves go with it. What is in a string or comment that runs over lines is indented as it likes.
     """
     line = m.lines[-1]
-    if len(m.lines) == 1 or not line.strip() or line.lstrip()[0] in ")]}" or COMMENT.match(line):
+    if len(m.lines) == 1 or m.is_text or not line.strip() or line.lstrip()[0] in ")]}" or COMMENT.match(line):
         return None
     least, opened = _block(m)
     if (following := m.hole.following_line) is not None:
@@ -140,7 +143,8 @@ class Watch:
 
     def __init__(self, hole: Hole) -> None:
         self.middle = Middle(hole)
-        self._brackets = Brackets()
+        self._brackets = before_hole(hole).goes_on()
+        self._is_misled = False  # by brackets that do not match: they say nothing any more
         self._looked = 0  # how far the unfinished line has been searched for repeated pieces
 
     @property
@@ -176,29 +180,39 @@ class Watch:
     def _line_ends(self, newline: str) -> End | None:
         """The line is whole."""
         m = self.middle
-        m.lines.append(m.line)
-        m.starts.append(m.starts[-1] + len(m.line) + 1)
+        start, line = m.starts[-1], m.line
+        before = "" if m.lines else m.hole.line_before
+        m.is_text = self._brackets.is_within_text
+        self._brackets.read(before + line + newline, start - len(before), len(before))
+        m.lines.append(line)
+        m.starts.append(start + len(line) + 1)
         m.line, self._looked = "", 0
         ends = [End(at, name) for name, rule in LINE_RULES.items() if (at := rule(m)) is not None]
-        ends += self._bracket_ends(m.starts[-2], m.lines[-1], newline)
+        ends += self._bracket_ends(start, line)
         return min(ends, key=lambda end: end.at, default=None)
 
-    def _bracket_ends(self, start: int, line: str, newline: str) -> Iterator[End]:
-        own = self._brackets
-        own.read(line + newline, start)
-        asked = duty(self.middle.hole) if own.unmatched else None
+    def _bracket_ends(self, start: int, line: str) -> Iterator[End]:
+        own, hole = self._brackets, self.middle.hole
+        asked = duty(hole) if own.unmatched and not self._is_misled else None
         if asked is None:
             return
+        if not start and line.rstrip().endswith(hole.line_after) and hole.line_after.strip("".join(CLOSES)):
+            return  # the rest of the hole's line, written twice: it is taken off as a whole
         wanted = len(asked.to_close)
-        if too_many := own.unmatched[wanted:]:
-            if [CLOSES[bracket] for bracket, _ in too_many] == [bracket for bracket, _ in own.open]:
-                # `} else {`: what the line closes too much, it opens again
-                del own.unmatched[wanted:], own.open[:]
-            else:
-                yield End(too_many[0][1], CLOSED_AFTER)
-                return
+        closed = "".join(CLOSES[bracket] for bracket, _ in own.unmatched)
+        too_many = closed[wanted:]
+        if too_many and list(too_many) == [bracket for bracket, _ in own.open]:
+            # `} else {`: what the line closes too much, it opens again
+            del own.unmatched[wanted:], own.open[:]
+            closed, too_many = closed[:wanted], ""
+        if closed[:wanted] != asked.to_close[: len(closed)]:
+            self._is_misled = True
+        elif too_many and too_many[0] == asked.closed_after[:1]:
+            yield End(own.unmatched[wanted][1], CLOSED_AFTER)
+        elif too_many:  # nothing after the hole closes it either
+            self._is_misled = True
         # `) -> int:` closes the brackets and opens a block
-        if asked.is_block and len(own.unmatched) == wanted and not own.open and not line.rstrip().endswith(":"):
+        elif asked.is_block and len(closed) == wanted and not own.open and not line.rstrip().endswith(":"):
             yield End(start + len(line), BRACKETS_CLOSED)
 
 

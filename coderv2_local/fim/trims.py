@@ -6,8 +6,9 @@ The text before and after the hole is never changed.
 import re
 from collections.abc import Callable
 
-from coderv2_local.fim.brackets import CLOSES, Brackets, duty
+from coderv2_local.fim.brackets import CLOSES, Brackets, before_hole, duty
 from coderv2_local.fim.hole import Hole
+from coderv2_local.fim.syntax import PLAIN
 
 WORD = re.compile(r"[^\W\d]\w*")
 FENCED = re.compile(r"\s*```[\w+#.-]*[ \t]*\n(.*?)\n?(?:[ \t]*```.*)?\Z", re.S)
@@ -68,14 +69,18 @@ def repeated_rest(middle: str, hole: Hole) -> str:
 
 def _closes_too_much(without: str, rest: str, hole: Hole) -> bool:
     """Are brackets closed once too often, when both the middle and the rest of the line close them?"""
-    asked = duty(hole)
+    asked, before = duty(hole), before_hole(hole)
     text = without + rest
-    if asked is None:  # brackets elsewhere do not match: the hole's own line has to decide
-        line = Brackets()
+    is_comment = before.inside is not None and not before.inside.is_string
+    is_paired = all(bracket in before.syntax.brackets for bracket in rest)
+    if (
+        asked is None or is_comment or not is_paired
+    ):  # brackets elsewhere say nothing: the hole's own line has to decide
+        line = Brackets(PLAIN if is_comment or not is_paired else before.syntax)
         line.read(hole.line_before + text + rest)
         return bool(line.unmatched)
-    own = Brackets()
-    own.read(text)
+    own = before.goes_on()
+    own.read(hole.line_before + text, at=len(hole.line_before))
     return len(own.unmatched) > len(asked.to_close)
 
 
