@@ -88,6 +88,8 @@ class Engine:
         self._thread = InterruptibleThread()
         self._release.callback(self._thread.close)
         self.vocabulary = Vocabulary(self._model, self.header.metadata.get("tokenizer.ggml.token_type"))
+        if self._dispatcher:
+            self._dispatcher.start()
 
     def _make_context(self) -> GrowingContext:
         decided = replace(self.options, n_ctx=self.n_ctx, n_batch=self.n_batch, n_threads=self.n_threads)
@@ -262,10 +264,9 @@ class Engine:
                 )
             self.tokens += ids
         except BaseException:
-            if self._dispatcher:
-                with suppress(BaseException):
-                    self._dispatcher.raise_pending()  # what a stopped decode owes is not the next one's debt
             self._context.now.forget(start)
+            if self._dispatcher:
+                self._dispatcher.abandon()
             raise
         finally:
             llama.llama_batch_free(batch)

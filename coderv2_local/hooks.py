@@ -55,11 +55,27 @@ class Noting(Protocol):
 
 
 @runtime_checkable
+class Starting(Protocol):
+    """What a tap may also have: something to do before the first decode."""
+
+    def start(self) -> None:
+        """The model is mapped, and nothing is computed yet."""
+
+
+@runtime_checkable
 class Finishing(Protocol):
     """What a tap may also have: a check at the end of each decode."""
 
     def finish(self) -> None:
         """Raise when the decode lacked what the tap is there for."""
+
+
+@runtime_checkable
+class Abandoning(Protocol):
+    """What a tap that remembers something of a decode must also have."""
+
+    def abandon(self) -> None:
+        """The decode was stopped or failed, at any node: the next one must not find what this one left."""
 
 
 @runtime_checkable
@@ -119,8 +135,22 @@ class Dispatcher:
         self._owed = 0  # nodes that were asked for and not yet handed over
         self.callback = EvalCallback(self._make_callback())
 
+    def start(self) -> None:
+        """Tell the taps that the model is mapped. Raises what they raise."""
+        for tap in self.taps:
+            if isinstance(tap, Starting):
+                tap.start()
+
+    def abandon(self) -> None:
+        """End a decode that was stopped or failed: what it owes is not the next one's debt."""
+        self._error, self._where, self._owed = None, "", 0
+        for tap in self.taps:
+            if isinstance(tap, Abandoning):
+                tap.abandon()
+
     def raise_pending(self) -> None:
-        """End a decode: raise what went wrong in a hook during it. The engine calls this after every decode.
+        """End a decode: raise what went wrong in a hook during it. The engine calls this after every decode that ran to
+        its end, and :meth:`abandon` after what this raises.
 
         Raises:
             HookError: an exception was raised in a tap (it is the cause), or the graph stopped before its end.

@@ -76,13 +76,18 @@ class ExactRouting:
         Raises:
             HookError: this llama.cpp names or orders its nodes in another way.
         """
-        replaced, self._replaced = self._replaced, 0
-        self._probs.clear()
+        replaced = self._replaced
+        self.abandon()
         if replaced < self.n_moe_layers - 1:
             raise HookError(
                 f"exact routing reached {replaced} of {self.n_moe_layers} layers: the answer would be wrong",
                 hint="this version of llama.cpp is not known; --stock-routing turns exact routing off",
             )
+
+    def abandon(self) -> None:
+        """Forget the decode."""
+        self._replaced = 0
+        self._probs.clear()
 
 
 def install_taps(metadata: Mapping[str, Any], known: Grouping | None = None) -> list[ExactRouting]:

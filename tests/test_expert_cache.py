@@ -8,13 +8,14 @@ import mmap
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
 from synthetic_models import GROUPED, LITE, small_model
 
-from coderv2_local.engine import Engine
+from coderv2_local.engine import Cancelled, Engine
 from coderv2_local.larger_than_memory import direct_reads, expert_memory
 from coderv2_local.larger_than_memory.direct_reads import ReadError
 from coderv2_local.larger_than_memory.expert_cache import ExpertCache
@@ -43,11 +44,28 @@ def one_layer(path) -> int:
     )
 
 
-def engine_with(path, room=None) -> tuple[Engine, ExpertPrefetch]:
+def engine_with(path, room=None, *more, n_batch=512) -> tuple[Engine, ExpertPrefetch]:
     header = read_header(path)
-    (tap,) = larger_than_memory(path, header)
-    tap.expert_memory = room
-    return Engine(path, STREAM, taps=[*install_taps(header.metadata), tap], header=header), tap
+    (tap,) = larger_than_memory(path, header, room)
+    taps = [*install_taps(header.metadata), tap, *more]
+    return Engine(path, replace(STREAM, n_batch=n_batch, n_ubatch=n_batch), taps=taps, header=header), tap
+
+
+class Stop:
+    """A tap that calls something at one node, once."""
+
+    name = "stop"
+
+    def __init__(self) -> None:
+        self.at, self.call = "", lambda: None
+
+    def wants(self, node_name: str) -> bool:
+        return node_name.startswith(("ffn_moe_topk-", "ffn_moe_swiglu-"))
+
+    def __call__(self, node_name: str, tensor: int) -> None:
+        if node_name == self.at:
+            self.at = ""
+            self.call()
 
 
 def cache_of(tap) -> ExpertCache:
@@ -130,6 +148,47 @@ def test_a_disk_that_fails_ends_the_decode_with_an_error_and_the_next_one_works(
         monkeypatch.setattr(os, "preadv", preadv)
         np.testing.assert_array_equal(answers(engine), expected)
         assert held_by(cache_of(tap)) <= one_layer(path)
+
+
+@pytest.mark.parametrize("room", [0, None, "one layer"], ids=["page cache", "room for all", "room for few"])
+def test_a_decode_that_is_cancelled_leaves_the_next_one_nothing(path, room):
+    """At any layer, before its experts are read or between their first two matrices and the last."""
+    stop = Stop()
+    engine, tap = engine_with(path, one_layer(path) if room == "one layer" else room, stop, n_batch=16)
+    stop.call = engine.cancel
+    with engine:
+        expected = engine.evaluate(IDS)
+        for layer in tap.ranges.stacks:
+            for node in ("ffn_moe_topk", "ffn_moe_swiglu"):
+                engine.truncate(0)
+                engine.evaluate(IDS[50:])
+                stop.at = f"{node}-{layer}"
+                with pytest.raises(Cancelled):
+                    engine.evaluate(IDS[50:][:8] + IDS[:9])
+                engine.truncate(0)
+                np.testing.assert_array_equal(engine.evaluate(IDS), expected)  # in batches
+
+
+def test_a_thousand_cancelled_decodes_leak_nothing(tmp_path):
+    path, stop, process, after = small_model(tmp_path / "m.gguf", LITE), Stop(), psutil.Process(), {}
+    engine, tap = engine_with(path, one_layer(path), stop, n_batch=16)
+    stop.call = engine.cancel
+    nodes = [f"{name}-{layer}" for layer in tap.ranges.stacks for name in ("ffn_moe_topk", "ffn_moe_swiglu")]
+    random = np.random.default_rng(2)
+    with engine:
+        cache = cache_of(tap)
+        for n in range(1, 1001):
+            engine.truncate(0)
+            stop.at = nodes[n % len(nodes)]
+            with pytest.raises(Cancelled):
+                engine.evaluate(random.integers(0, 256, 1 + n % 12).tolist())
+            if n in (100, 1000):
+                gc.collect()
+                after[n] = (process.memory_info().rss, process.num_fds(), process.num_threads())
+        assert held_by(cache) <= cache.room
+        assert not any((tap._half_used, tap._known, tap._hidden, tap._tokens))
+    assert after[1000][0] - after[100][0] < 4 << 20, after
+    assert after[1000][1:] == after[100][1:], after
 
 
 def test_short_reads_are_gone_on_with(path, expected, monkeypatch):

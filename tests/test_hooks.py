@@ -143,6 +143,22 @@ def test_a_tap_may_refuse_the_decode_at_its_end():
         Dispatcher([Strict("x")]).raise_pending()
 
 
+def test_what_an_abandoned_decode_owes_is_not_the_next_one_s_debt():
+    class Remembering(Recorder):
+        abandoned = 0
+
+        def abandon(self) -> None:
+            self.abandoned += 1
+
+    tap = Remembering("x", ValueError("bad shape"))
+    d = Dispatcher([Recorder("y"), tap])
+    for stopped_after in (ask, hand_over):  # before the tensor came, and with an error stored
+        stopped_after(d, node("x"))
+        d.abandon()
+        d.raise_pending()
+    assert tap.abandoned == 2
+
+
 def test_the_name_is_where_ggml_puts_it():
     llama_cpp = pytest.importorskip("llama_cpp")
     from pathlib import Path

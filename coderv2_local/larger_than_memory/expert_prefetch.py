@@ -100,8 +100,9 @@ class ExpertPrefetch:
         self._guessed: set[int] = set()  # of the next layer
         self._tokens = 0  # of this decode
         self._half_used: dict[int, list[int]] = {}  # layer → chosen experts whose last matrix may still be on its way
+        self._dense: tuple[Range, ...] = ()  # what is to be kept in memory
         self._watch_dense = False
-        self._started = False
+        self._brought_in = False
 
     @property
     def notices(self) -> Sequence[str]:
@@ -132,8 +133,8 @@ class ExpertPrefetch:
 
     def _fetch(self, layer: int, tensor: int) -> None:
         """Fetch the chosen experts of this layer, and those that the next one will probably choose."""
-        if not self._started:
-            self._start()
+        if not self._brought_in:
+            self._bring_in_dense()
         ids = read_ids(tensor)
         unique, times = np.unique(ids, return_counts=True)
         chosen, counts = unique.tolist(), times.tolist()
@@ -172,9 +173,12 @@ class ExpertPrefetch:
         self.counters.guesses += len(sure)
         self.experts.fetch(after, sure, guessed=True)
 
-    def _start(self) -> None:
-        """At the first decode: the model is mapped now."""
-        self._started = True
+    def start(self) -> None:
+        """Decide where the experts are kept, and say what is not as it should be. Reads nothing of the model.
+
+        Raises:
+            ReadError: a file of the model cannot be opened.
+        """
         self.files.find_mappings()
         if self.ranges.dense_bytes > available_memory():
             self.files.notices.append(
@@ -183,6 +187,10 @@ class ExpertPrefetch:
             )
             self.keep_dense = False
         self._dense = (*self.ranges.dense, *self._start_store())
+
+    def _bring_in_dense(self) -> None:
+        """At the first decode: read what every token reads, which takes as long as it would take the decode itself."""
+        self._brought_in = True
         if self.keep_dense and not self.files.lock(self._dense):
             self._watch_dense = True
             self._renew()
@@ -207,19 +215,23 @@ class ExpertPrefetch:
             HookError: this llama.cpp names its nodes in another way.
         """
         if self._half_used:
-            self._half_used.clear()
             raise HookError(
                 "experts were computed with before they were read: the answer would be wrong",
                 hint="this version of llama.cpp is not known; a model that fits into memory works",
             )
         self.counters.decodes += 1
+        self.abandon()
+        if self._watch_dense:
+            self._renew()
+
+    def abandon(self) -> None:
+        """Forget the decode. What it has read is kept, and no longer in use."""
+        self._half_used.clear()
         self._hidden.clear()
         self._known.clear()
         self._guessed.clear()
         self.experts.tokens_passed(self._tokens)
         self._tokens = 0
-        if self._watch_dense:
-            self._renew()
 
     def _renew(self) -> None:
         self.counters.dense_bytes_renewed += self.files.will_need(self.files.missing(self._dense))

@@ -18,7 +18,7 @@ class ExpertStore(Protocol):
     """Bytes of this program's own memory that it has."""
 
     def start(self, dense_to_keep: int) -> Sequence[Range]:
-        """At the first decode: the model is mapped, and nothing of it locked.
+        """Before the first decode: the model is mapped, and nothing of it locked.
 
         Args:
             dense_to_keep: bytes beside the experts that shall stay in memory.

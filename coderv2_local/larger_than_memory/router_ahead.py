@@ -59,7 +59,7 @@ class RouterAhead:
         return router, norm
 
     def _values(self, name: str) -> Floats:
-        if not self._files:  # not before: what maps the model's files when the first decode begins is llama.cpp's
+        if not self._files:  # not before the first decode: until then what maps the files is llama.cpp alone
             self._files = [open_data(path) for path in self.ranges.files]
         file, info = self.ranges.tensors[name]
         if info.type.name != "F32":
