@@ -270,10 +270,71 @@ def test_wishes_are_taken_as_they_are():
 
 def test_repacking_only_where_the_copy_fits():
     assert place(model("lite"), machine(64), LoadWishes(repack=True)).options.repack
-    for m, name in ((machine(16), "lite"), (machine(64), "236b")):
-        placed = place(model(name), m, LoadWishes(repack=True))
-        assert not placed.options.repack
-        assert any("repacking: refused" in reason for reason in placed.reasons)
+    for m, name in ((machine(12), "lite"), (machine(16), "lite"), (machine(64), "236b")):
+        placed, without = place(model(name), m, LoadWishes(repack=True)), place(model(name), m)
+        assert (placed.options, placed.layout) == (without.options, without.layout)
+        refused = [reason for reason in placed.reasons if "repacking: refused" in reason]
+        assert refused
+        assert set(placed.reasons) - set(refused) <= set(without.reasons)
+
+
+def gpu_reason(placed: Placement) -> str:
+    return next(reason for reason in placed.reasons if reason.startswith("GPU: "))
+
+
+def test_layers_wanted_on_the_gpu_bring_the_experts_that_fit():
+    m, lite = machine(32, 8), model("lite")
+    some = place(lite, m, LoadWishes(n_gpu_layers=10))
+    assert (some.options.n_gpu_layers, some.options.cpu_expert_layers) == (10, ())
+    assert "the last 9 of 27 layers, with the experts of 9 of 9 layers, as asked for" in gpu_reason(some)
+    asked, chosen = place(lite, m, LoadWishes(n_gpu_layers=99)), place(lite, m)
+    assert asked.options == chosen.options
+    kept = 26 - len(chosen.options.cpu_expert_layers)
+    assert 0 < kept < 26
+    assert f"what every token passes, and the experts of {kept} of 26 layers, as asked for" in gpu_reason(asked)
+    everything = place(lite, machine(32, 24), LoadWishes(n_gpu_layers=99))
+    assert "takes everything, as asked for" in gpu_reason(everything)
+    none = place(lite, machine(32, 24), LoadWishes(cpu_expert_layers=tuple(range(99))))
+    assert none.options.cpu_expert_layers == tuple(range(1, 27))
+    assert "what every token passes, and no experts, as asked for" in gpu_reason(none)
+    off = place(lite, m, LoadWishes(n_gpu_layers=0))
+    assert not off.options.n_gpu_layers
+    assert gpu_reason(off) == "GPU: GPU0 is not used, as asked for"
+
+
+def test_wishes_that_the_gpu_cannot_hold_are_refused_with_what_it_can():
+    m = machine(32, 8)
+    wishes = LoadWishes(n_gpu_layers=28, cpu_expert_layers=())
+    with pytest.raises(
+        PlacementError, match=r"the 28 layers .* with their experts, need 1\d\.\d GB there; 7.*"
+    ) as refused:
+        place(model("lite"), m, wishes)
+    most = int(re.fullmatch(r"`coder config load.gpu_layers (\d+)` would just fit", refused.value.hint)[1])
+    assert 1 < most < 28
+    assert place(model("lite"), m, dataclasses.replace(wishes, n_gpu_layers=most)).layout.fits_gpu
+    with pytest.raises(PlacementError):
+        place(model("lite"), m, dataclasses.replace(wishes, n_gpu_layers=most + 1))
+    # where only the experts are wanted, the layers are as many as fit with them
+    placed = place(model("lite"), m, LoadWishes(cpu_expert_layers=()))
+    assert placed.layout.fits_gpu
+    assert 1 < placed.options.n_gpu_layers <= most + 1
+
+
+def test_wishes_without_effect_are_told():
+    placed = place(model("lite"), machine(64), LoadWishes(n_gpu_layers=5, expert_memory=GIB))
+    assert gpu_reason(placed) == "GPU: this build of ggml finds none: what is wanted of it has no effect"
+    assert any("the memory asked for them is not used" in reason for reason in placed.reasons)
+    assert placed.options.expert_memory is None
+    streaming = place(model("236b"), machine(64), LoadWishes(expert_memory=GIB))
+    assert streaming.options.expert_memory == GIB
+    assert not any("not used" in reason for reason in streaming.reasons)
+
+
+def test_a_batch_is_at_least_what_is_computed_at_once():
+    placed = place(model("lite"), machine(32), LoadWishes(n_ubatch=1024)).options
+    assert (placed.n_batch, placed.n_ubatch) == (1024, 1024)
+    placed = place(model("lite"), machine(32), LoadWishes(n_batch=256, n_ubatch=1024)).options
+    assert (placed.n_batch, placed.n_ubatch) == (256, 256)
 
 
 def test_contexts_that_cannot_be():

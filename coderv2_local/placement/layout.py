@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.placement.machine import Gpu, Machine
 from coderv2_local.placement.memory_classes import ModelMemory
 
@@ -25,6 +26,7 @@ class Layout:
         dense: of the mapped file, what every token reads from main memory.
         experts: of the mapped file, the routed experts that are computed from main memory.
         room: what main memory has left for the mapped file.
+        gpu_room: what the GPUs have.
     """
 
     gpu: int
@@ -32,11 +34,17 @@ class Layout:
     dense: int
     experts: int
     room: int
+    gpu_room: int
 
     @property
     def possible(self) -> bool:
-        """Does main memory hold at least what every token reads?"""
-        return self.dense <= self.room
+        """Does main memory hold at least what every token reads, and do the GPUs hold what is put there?"""
+        return self.dense <= self.room and self.fits_gpu
+
+    @property
+    def fits_gpu(self) -> bool:
+        """Do the GPUs hold what is put there? Nothing fits everywhere."""
+        return self.gpu <= self.gpu_room
 
     @property
     def uncached(self) -> int:
@@ -45,7 +53,7 @@ class Layout:
 
 
 def lay_out(model: ModelMemory, machine: Machine, options: LoadOptions) -> Layout:
-    """What lies where under `options`, whose `n_ctx` is set. GPU memory is not held against its size here."""
+    """What lies where under `options`, whose `n_ctx` is set."""
     c, n_ubatch = model.config, options.n_ubatch or options.n_batch
     gpu_layers = layers_on_gpu(model, options.n_gpu_layers)
     cpu_layers = set(range(c.n_layers)) - set(gpu_layers)
@@ -66,7 +74,7 @@ def lay_out(model: ModelMemory, machine: Machine, options: LoadOptions) -> Layou
     if options.repack:
         private += dense + experts
     taken = private + (gpu if any(g.shared for g in machine.gpus) else 0)
-    return Layout(gpu, private, dense, experts, machine.available - MAIN_RESERVE - taken)
+    return Layout(gpu, private, dense, experts, machine.available - MAIN_RESERVE - taken, gpu_budget(machine.gpus))
 
 
 def layers_on_gpu(model: ModelMemory, n_gpu_layers: int) -> range:
@@ -80,28 +88,31 @@ def gpu_budget(gpus: Sequence[Gpu]) -> int:
     return sum(max(0, g.free - GPU_RESERVE) for g in gpus)
 
 
-def fill_gpus(model: ModelMemory, machine: Machine, options: LoadOptions) -> LoadOptions:
+def fill_gpus(model: ModelMemory, machine: Machine, options: LoadOptions, wishes: LoadWishes) -> LoadOptions:
     """`options` with as much on the GPUs as fits: the dense part and KV cache of all layers first, then experts.
 
     Experts fill what is left from the last layer on. Where not even the dense part of all layers fits, the last layers
-    are taken whose dense part does.
+    are taken whose dense part does. What the user has decided of this is kept: also where it does not fit, which
+    :attr:`Layout.possible` tells.
     """
-    budget, n = gpu_budget(machine.gpus), model.config.n_layers
+    n, asked = model.config.n_layers, wishes.n_gpu_layers
 
-    def fits(candidate: LoadOptions) -> bool:
-        return lay_out(model, machine, candidate).gpu <= budget
-
-    def on_cpu(n_gpu_layers: int, kept: Collection[int]) -> LoadOptions:
-        on_gpu = layers_on_gpu(model, n_gpu_layers)
-        experts = tuple(i for i in model.expert_layers if i in on_gpu and i not in kept)
+    def candidate(n_gpu_layers: int, kept: Collection[int]) -> LoadOptions:
+        """With the experts of the layers `kept` on the GPUs, too, unless the user has named those that are not."""
+        on_gpu = [i for i in model.expert_layers if i in layers_on_gpu(model, n_gpu_layers)]
+        if wishes.cpu_expert_layers is None:
+            experts = tuple(i for i in on_gpu if i not in kept)
+        else:
+            experts = tuple(i for i in on_gpu if i in wishes.cpu_expert_layers)
         return replace(options, n_gpu_layers=n_gpu_layers, cpu_expert_layers=experts)
 
-    if fits(on_cpu(n + 1, ())):
-        for first in model.expert_layers:
-            if fits(candidate := on_cpu(n + 1, range(first, n))):
-                return candidate
-        return on_cpu(n + 1, ())
-    for k in range(n, 1, -1):
-        if fits(candidate := on_cpu(k, ())):
-            return candidate
-    return replace(options, n_gpu_layers=0, cpu_expert_layers=())
+    def fits(chosen: LoadOptions) -> bool:
+        return lay_out(model, machine, chosen).fits_gpu
+
+    counts = range(n + 1, 1, -1) if asked is None else [min(asked, n + 1)]
+    for n_gpu_layers in counts:
+        least = candidate(n_gpu_layers, ())
+        if fits(least):
+            fuller = (candidate(n_gpu_layers, range(first, n)) for first in model.expert_layers)
+            return next(filter(fits, fuller), least)
+    return replace(options, n_gpu_layers=0, cpu_expert_layers=()) if asked is None else least

@@ -7,7 +7,7 @@ has decided is taken as it is; only what cannot work is refused.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coderv2_local.placement.layout import Layout, fill_gpus, gpu_budget, lay_out, layers_on_gpu
+from coderv2_local.placement.layout import Layout, fill_gpus, gpu_budget, lay_out
 from coderv2_local.placement.load_options import DEFAULT_BATCH, LoadOptions
 from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
 from coderv2_local.placement.machine import Machine, this_machine
@@ -71,13 +71,15 @@ def place(
 
     Raises:
         InputError: a wish that the model cannot meet.
-        PlacementError: what every token needs does not fit.
+        PlacementError: what every token needs does not fit, or what the user wants on the GPUs.
     """
     options = _settle(_context(model, machine, wishes), model, machine, wishes)
     layout = lay_out(model, machine, options)
     if options.repack and (layout.uncached or not layout.possible):
-        options = replace(options, repack=False)
-        layout = lay_out(model, machine, options)
+        placed = place(
+            model, machine, replace(wishes, repack=False), name=name
+        )  # nothing else gives way to a refused copy
+        return replace(placed, reasons=reasons(model, machine, wishes, placed.options, placed.layout))
     if not layout.possible:
         raise _does_not_fit(model, machine, wishes, options, layout, name)
     stream = layout.uncached > 0 if wishes.stream_experts is None else wishes.stream_experts
@@ -87,17 +89,21 @@ def place(
 
 def _settle(n_ctx: int, model: ModelMemory, machine: Machine, wishes: LoadWishes) -> LoadOptions:
     """Everything but the context: GPU layers, experts, batches."""
-    n_batch = wishes.n_batch or DEFAULT_BATCH
+    n_batch = wishes.n_batch or max(DEFAULT_BATCH, wishes.n_ubatch or 0)
     plain = LoadOptions(
         n_ctx=n_ctx,
         n_threads=wishes.n_threads or (1 if is_small(model) else machine.cores),
         n_batch=n_batch,
-        n_ubatch=wishes.n_ubatch or min(n_batch, DEFAULT_BATCH),
+        n_ubatch=min(n_batch, wishes.n_ubatch or DEFAULT_BATCH),
         flash_attention=wishes.flash_attention,
         kv_type=wishes.kv_type,
         repack=wishes.repack,
     )
-    options = _on_gpus(plain, model, machine, wishes)
+
+    def settled(options: LoadOptions) -> LoadOptions:
+        return fill_gpus(model, machine, options, wishes) if machine.gpus else options
+
+    options = settled(plain)
     layout = lay_out(model, machine, options)
     slow = layout.uncached or (options.n_gpu_layers and layout.experts)
     if not slow or wishes.n_batch or wishes.n_ubatch:
@@ -106,22 +112,9 @@ def _settle(n_ctx: int, model: ModelMemory, machine: Machine, wishes: LoadWishes
     for size in LARGE_BATCHES:
         larger = replace(plain, n_batch=size, n_ubatch=size)
         growth = model.compute_bytes(n_ctx, size) - model.compute_bytes(n_ctx, DEFAULT_BATCH)
-        candidate = _on_gpus(larger, model, machine, wishes)
+        candidate = settled(larger)
         if growth <= SMALL_SHARE * whole and lay_out(model, machine, candidate).possible:
             return candidate
-    return options
-
-
-def _on_gpus(options: LoadOptions, model: ModelMemory, machine: Machine, wishes: LoadWishes) -> LoadOptions:
-    if not machine.gpus:
-        return options
-    if wishes.n_gpu_layers is not None:
-        options = replace(options, n_gpu_layers=min(wishes.n_gpu_layers, model.config.n_layers + 1))
-    else:
-        options = fill_gpus(model, machine, options)
-    if wishes.cpu_expert_layers is not None:
-        on_gpu = layers_on_gpu(model, options.n_gpu_layers)
-        options = replace(options, cpu_expert_layers=tuple(i for i in wishes.cpu_expert_layers if i in on_gpu))
     return options
 
 
@@ -138,7 +131,7 @@ def _context(model: ModelMemory, machine: Machine, wishes: LoadWishes) -> int:
     steps = sorted({min(step, longest) for step in CONTEXTS}, reverse=True)
     whole = machine.available + sum(g.free for g in machine.gpus if not g.shared)
     laid = [(n, lay_out(model, machine, _settle(n, model, machine, wishes))) for n in steps]
-    fewest = min(layout.uncached for _, layout in laid)
+    fewest = min((layout.uncached for _, layout in laid if layout.possible), default=0)
     for n, layout in laid:
         # on a GPU a longer context takes the place of experts, until all of them have one
         held = layout.gpu + layout.private + layout.dense + layout.experts
@@ -152,6 +145,8 @@ def _context(model: ModelMemory, machine: Machine, wishes: LoadWishes) -> int:
 def _does_not_fit(
     model: ModelMemory, machine: Machine, wishes: LoadWishes, options: LoadOptions, layout: Layout, name: str
 ) -> PlacementError:
+    if not layout.fits_gpu:
+        return _does_not_fit_gpu(model, machine, wishes, options, layout, name)
     need = layout.private + layout.dense
     shorter = [n for n in CONTEXTS if n < options.n_ctx]
     for n in shorter if wishes.n_ctx else ():
@@ -164,4 +159,22 @@ def _does_not_fit(
     return PlacementError(
         f"{name} needs {gb(need)} of memory at once, its experts not counted; {gb(machine.available)} can be had",
         hint="`coder plan` names the model for this machine",
+    )
+
+
+def _does_not_fit_gpu(
+    model: ModelMemory, machine: Machine, wishes: LoadWishes, options: LoadOptions, layout: Layout, name: str
+) -> PlacementError:
+    """Layers that were asked for: of its own accord, placement puts nothing on a GPU that does not fit."""
+
+    def fits(n_gpu_layers: int) -> bool:
+        fewer = replace(wishes, n_gpu_layers=n_gpu_layers)
+        return lay_out(model, machine, _settle(options.n_ctx, model, machine, fewer)).possible
+
+    most = next(filter(fits, range(options.n_gpu_layers - 1, 0, -1)), 0)
+    kept = "" if wishes.cpu_expert_layers is None else ", with their experts,"
+    return PlacementError(
+        f"{name} with a context of {options.n_ctx} tokens: the {options.n_gpu_layers} layers that are wanted on the "
+        f"GPU{kept} need {gb(layout.gpu)} there; {gb(layout.gpu_room)} can be had",
+        hint=f"`coder config load.gpu_layers {most}` would just fit",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from coderv2_local.placement.layout import Layout, gpu_budget
+from coderv2_local.placement.layout import Layout, layers_on_gpu
 from coderv2_local.placement.load_options import DEFAULT_BATCH, LoadOptions
 from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.placement.machine import Machine
@@ -31,20 +31,21 @@ def _context(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> st
 
 
 def _gpu(model: ModelMemory, machine: Machine, wishes: LoadWishes, options: LoadOptions, layout: Layout) -> str:
+    wanted = wishes.n_gpu_layers is not None or wishes.cpu_expert_layers is not None
     if not machine.gpus:
-        return "GPU: this build of ggml finds none"
-    n, names = model.config.n_layers, ", ".join(g.name for g in machine.gpus)
-    asked = ", as asked for" if wishes.n_gpu_layers is not None or wishes.cpu_expert_layers is not None else ""
-    used = f"{gb(layout.gpu)} of {gb(gpu_budget(machine.gpus))}"
+        return "GPU: this build of ggml finds none" + (": what is wanted of it has no effect" if wanted else "")
+    n, names, asked = model.config.n_layers, ", ".join(g.name for g in machine.gpus), ", as asked for" if wanted else ""
     if not options.n_gpu_layers:
-        return f"GPU: {names} is not used{asked or ': not even one layer beside its buffers fits'}"
-    if options.n_gpu_layers <= n:
-        return f"GPU: {names} takes the last {options.n_gpu_layers - 1} of {n} layers, without experts{asked}: {used}"
-    if not options.cpu_expert_layers:
-        return f"GPU: {names} takes everything{asked}: {used}"
-    kept, all_layers = len(model.expert_layers) - len(options.cpu_expert_layers), len(model.expert_layers)
-    experts = f"the experts of {kept} of {all_layers} layers" if kept else "no experts"
-    return f"GPU: {names} takes what every token passes, and {experts}{asked}: {used}"
+        return f"GPU: {names} is not used" + (asked if wishes.n_gpu_layers == 0 else ": not even one layer fits there")
+    layers = layers_on_gpu(model, options.n_gpu_layers)
+    n_experts = len(set(layers) & set(model.expert_layers))
+    kept = n_experts - len(options.cpu_expert_layers)
+    experts = "no experts" if not kept else f"the experts of {kept} of {n_experts} layers"
+    if len(layers) < n:
+        part = f"the output and the last {len(layers)} of {n} layers, with {experts}"
+    else:
+        part = "everything" if kept == n_experts else f"what every token passes, and {experts}"
+    return f"GPU: {names} takes {part}{asked}: {gb(layout.gpu)} of {gb(layout.gpu_room)}"
 
 
 def _memory(wishes: LoadWishes, options: LoadOptions, layout: Layout) -> Iterator[str]:
@@ -57,6 +58,8 @@ def _memory(wishes: LoadWishes, options: LoadOptions, layout: Layout) -> Iterato
             f"memory: {gb(layout.room)} are left for {gb(mapped)}: what every token passes stays in memory, "
             f"and {kept:.0%} of the experts; the others are read from disk when chosen"
         )
+    if wishes.expert_memory is not None and not options.stream_experts:
+        yield "experts: the memory asked for them is not used, since none are read ahead from disk"
     if options.expert_memory is not None:
         how = f"at most {gb(options.expert_memory)}" if options.expert_memory else "left to the system's file cache"
         yield f"experts: {how}, as asked for"
