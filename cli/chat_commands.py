@@ -324,9 +324,9 @@ def _(repl: "Repl", text: str) -> None:
 
 @command("fim", "FILE[:LINE]", "fill in code in a file, with the same model")
 def _(repl: "Repl", text: str) -> None:
-    from cli.fim_repl import fim_repl
+    from cli.fim_chat import fim_in_chat
 
-    fim_repl(repl.conversation.backend, arguments(text), repl.screen)
+    fim_in_chat(repl, arguments(text))
     repl.count()
 
 

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,16 +10,18 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from cli.fim_usage import check_usage
 from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, TemperatureOption, ThreadsOption
-from cli.piped import piped_text
-from quant.errors import CoderError, InputError
+from quant.errors import CoderError
 
 if TYPE_CHECKING:
-    from coderv2_local.fim.fill import Filling, FillOptions
+    from cli.fim_wishes import FimWishes
+    from coderv2_local.fim.fill import Filling
     from coderv2_local.fim.hole import Hole
-    from coderv2_local.placement.load_wishes import LoadWishes
 
-MaxTokensOption = Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest middle, in tokens.")]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Longest middle, in tokens; 128.")
+]
 MaxMsOption = Annotated[
     int | None,
     typer.Option("--max-ms", min=1, metavar="MS", help="Answer after so long with what there is; loading counts."),
@@ -29,15 +30,17 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Use a model that was
 
 
 def fim(
-    target: Annotated[
-        str | None,
+    ctx: typer.Context,
+    places: Annotated[  # one; more than one is told apart from a forgotten --context
+        list[str] | None,
         typer.Argument(
-            metavar="[FILE:LINE[:COL]]",
+            metavar="FILE:LINE[:COL]",
             help="Where to fill in: the end of LINE, or before COL. FILE:A-B replaces lines. Without it: interactive.",
+            show_default=False,
         ),
     ] = None,
     model: ModelOption = None,
-    max_tokens: MaxTokensOption = 128,
+    max_tokens: MaxTokensOption = None,
     max_ms: MaxMsOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write the middle into FILE and show the diff.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Take back what the last --apply wrote.")] = False,
@@ -61,97 +64,96 @@ def fim(
     n_ctx: ContextOption = 0,
     threads: ThreadsOption = None,
     stock_routing: StockRoutingOption = False,
+    no_server: Annotated[
+        bool, typer.Option("--no-server", help="Load the model here, even where a `coder serve` runs it already.")
+    ] = False,
 ) -> None:
     """Fill in code at a place in a file: print the middle, and nothing else, to stdout.
 
     On a terminal it is shown in its place. The file is changed with --apply only, and --undo takes that back.
     Examples: coder fim app.py:42, or for an editor: coder fim app.py:42:9 --stdin --json
     """
+    began = time.monotonic()
+    check_usage(places or (), options_given(ctx))
     if undo:
-        if target or apply or stdin:
-            raise InputError("--undo takes back the last --apply: it goes with no FILE and no other of these options")
         take_back_last()
         return
-    if stdin and apply:
-        raise InputError("--stdin is a text that is not saved: --apply has no file to write", hint="leave one out")
 
-    from cli.fim_backend import infill_backend
+    from cli.fim_wishes import FimWishes
     from coderv2_local import preferences
-    from coderv2_local.load_settings import load_wishes
-    from coderv2_local.sampling.sampler import SamplingOptions
 
-    sampling = SamplingOptions(temperature=temperature, seed=seed or 0)
-    load = load_wishes(preferences.read(), n_ctx=n_ctx, n_threads=threads)
-    began = time.monotonic()
-    if target is None:
-        start_repl(model, load, exact_routing=not stock_routing, force=force)
+    wishes = FimWishes(
+        preferences.read(),
+        max_tokens=max_tokens,
+        max_ms=max_ms,
+        context=context or (),
+        no_context=no_context,
+        prefix_tokens=prefix_tokens,
+        suffix_tokens=suffix_tokens,
+        temperature=temperature,
+        seed=seed,
+        n_ctx=n_ctx,
+        threads=threads,
+        exact_routing=not stock_routing,
+        force=force,
+        server=not no_server,
+    )
+    wishes.sampling()  # refused before the model is loaded, which takes longer
+    if places:
+        fill_in(wishes, model, places[0], stdin=stdin, apply=apply, as_json=as_json, began=began)
         return
+    from cli.fim_repl import start_repl
 
-    from coderv2_local.fim.fill import fill
-    from coderv2_local.fim.source import read_source
-    from coderv2_local.fim.states import keep_state, state_name
+    start_repl(wishes, model, notice)
+
+
+def options_given(ctx: typer.Context) -> set[str]:
+    """The options on the command line, by their long names."""
+    options = {p.name: p.opts[0] for p in ctx.command.params if p.name and p.param_type_name == "option"}
+    sources = {name: ctx.get_parameter_source(name) for name in options}
+    return {options[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
+def fill_in(
+    wishes: "FimWishes", model: str | None, target: str, *, stdin: bool, apply: bool, as_json: bool, began: float
+) -> None:
+    """One suggestion, given as it was asked for.
+
+    Args:
+        target: FILE:LINE or the like.
+        began: when the command did, in seconds of the monotonic clock: loading counts.
+    """
+    from cli.fim_buffer import source_text
+    from coderv2_local.fim.states import keep_state, restore_state
     from coderv2_local.fim.target import hole_at, parse_target
 
     place = parse_target(target)
-    text = piped_text() if stdin else read_source(place.path).text
+    path, text = place.path, source_text(place, stdin=stdin, notify=notice)
     hole = hole_at(text, place)
-    options = fill_options(place.path, text, max_tokens, context or [], no_context, prefix_tokens, suffix_tokens)
-    with infill_backend(model, load, notice, exact_routing=not stock_routing, force=force) as backend:
-        if said := backend.restore_state(state_name(place.path)):
+    wishes.named(path)
+    with wishes.backend(model, notice) as backend:
+        if said := restore_state(backend, path):
             notice(said)
         loaded = time.monotonic()
-        if max_ms:  # loading counts
-            options = replace(options, max_seconds=max(began + max_ms / 1000 - loaded, 0.0))
-        filling = fill(hole, backend, sampling, options)
+        filling = wishes.fill(hole, backend, path, text, spent=loaded - began)
         filled = time.monotonic()
         diff = ""
         if apply and filling.text:
             from cli.fim_edits import write_middle
 
-            _, diff = write_middle(place.path, text, hole, filling.text)
+            _, diff = write_middle(path, text, hole, filling.text)
         if as_json:
             report = as_report(text, hole, filling, load_seconds=loaded - began, fill_seconds=filled - loaded)
             print(json.dumps(report | ({"applied": bool(diff)} if apply else {}), ensure_ascii=False))
         elif apply:
             show_applied(diff, filling)
         else:
-            show_filling(hole, filling)
+            show_filling(text, hole, filling, path)
         sys.stdout.flush()
         try:
-            keep_state(backend, place.path, filling)
+            keep_state(backend, path, filling)
         except CoderError as error:  # the answer is out: this only makes the next one slower
             notice(error.message)
-
-
-def fill_options(
-    path: Path,
-    text: str,
-    max_tokens: int,
-    named: list[Path],
-    no_context: bool,
-    prefix_tokens: int | None,
-    suffix_tokens: int | None,
-) -> "FillOptions":
-    """The options of one filling, with the other files that the model is shown."""
-    from coderv2_local.edits.refusal import EditRefused
-    from coderv2_local.fim.fill import FillOptions
-    from coderv2_local.fim.related import label_of, named_snippets, related_snippets
-    from coderv2_local.fim.window import USUAL, Budgets
-
-    budgets = Budgets(
-        USUAL.prefix if prefix_tokens is None else prefix_tokens,
-        USUAL.suffix if suffix_tokens is None else suffix_tokens,
-        USUAL.context,
-    )
-    try:
-        snippets = named_snippets(named, path)
-    except EditRefused as error:
-        raise InputError(error.message, hint=error.hint) from None
-    if not no_context and not named:
-        snippets = related_snippets(path, text)
-    return FillOptions(
-        max_tokens, budgets=budgets, snippets=tuple(snippets), asked_for_context=bool(named), label=label_of(path)
-    )
 
 
 def as_report(
@@ -175,14 +177,15 @@ def as_report(
     }
 
 
-def show_filling(hole: "Hole", filling: "Filling") -> None:
+def show_filling(text: str, hole: "Hole", filling: "Filling", path: Path) -> None:
     """The middle: in its place on a terminal, alone in a pipe."""
     from cli.fim_screen import in_place, summary
 
     if not sys.stdout.isatty():
         sys.stdout.write(filling.text)
         return
-    Console(highlight=False).print(in_place(hole, filling.text), soft_wrap=True)
+    replaced = text[len(hole.prefix) : len(text) - len(hole.suffix)]
+    Console(highlight=False).print(in_place(hole, filling.text, replaced=replaced, path=path), soft_wrap=True)
     if not filling.text:
         notice("the model suggests nothing here")
     Console(stderr=True, highlight=False).print(Text(summary(filling), "dim"), soft_wrap=True)
@@ -205,17 +208,6 @@ def take_back_last() -> None:
     change = take_back()
     for file in change.files:
         notice(f"{change.root / file.path} is as it was before")
-
-
-def start_repl(model: str | None, load: "LoadWishes", *, exact_routing: bool, force: bool) -> None:
-    from cli.fim_backend import infill_backend
-    from cli.fim_repl import fim_repl
-
-    if not sys.stdin.isatty():
-        raise InputError("without FILE:LINE, `coder fim` is interactive and needs a terminal", hint="give FILE:LINE")
-    screen = Console(stderr=True, highlight=False)
-    with infill_backend(model, load, notice, exact_routing=exact_routing, force=force) as backend:
-        fim_repl(backend, [], screen)
 
 
 def notice(text: str) -> None:

@@ -19,9 +19,10 @@ def infill_backend(
     *,
     exact_routing: bool = True,
     force: bool = False,
+    server: bool = True,
 ) -> Iterator["Backend"]:
     """A backend for infill: a server where `model` is an address, else the file that it means: behind a `coder serve`
-    that runs it already, or in this process.
+    that runs it already, unless `server` is False, or in this process.
 
     Raises:
         InputError: no such model, or one that was not trained to fill in, without `force`.
@@ -34,12 +35,12 @@ def infill_backend(
     chosen = find_model(model, role="fim")
     if chosen.path:
         # before a large file is loaded
-        _judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
-    running = open_running(chosen, load, exact_routing=exact_routing)
+        judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
+    running = open_running(chosen, load, exact_routing=exact_routing) if server else None
     backend = running or open_model(chosen, load, exact_routing=exact_routing)
     try:
         if not chosen.path:
-            _judge(backend.name, None, notify, force=force)
+            judge(backend.name, None, notify, force=force)
         for said in backend.notices:
             notify(said)
         yield backend
@@ -47,11 +48,29 @@ def infill_backend(
         backend.close()
 
 
-def _judge(name: str, metadata: Mapping[str, object] | None, notify: Callable[[str], None], *, force: bool) -> None:
+def judge(
+    name: str,
+    metadata: Mapping[str, object] | None,
+    notify: Callable[[str], None],
+    *,
+    force: bool,
+    hint: str | None = None,
+) -> None:
+    """Tell what is known of a model's training to fill in, where there is something to tell.
+
+    Args:
+        name: of the file, or what a server calls its model.
+        metadata: of the file's header; None for a server.
+        force: tell also what else is refused.
+        hint: what to do instead, and how to force it.
+
+    Raises:
+        InputError: it was not trained to fill in.
+    """
     from coderv2_local.fim.trained import USE_INSTEAD, fim_training
 
     training = fim_training(name, metadata)
     if training.refusal and not force:
-        raise InputError(training.refusal, hint=USE_INSTEAD)
+        raise InputError(training.refusal, hint=hint or USE_INSTEAD)
     if said := training.refusal or training.notice:
         notify(said)

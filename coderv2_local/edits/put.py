@@ -2,7 +2,7 @@
 
 import contextlib
 
-from coderv2_local.edits.refusal import EditRefused
+from coderv2_local.edits.refusal import EditRefused, FileChanged
 from coderv2_local.edits.text_files import digest_of
 from coderv2_local.edits.workspace import Workspace
 
@@ -61,7 +61,7 @@ def current_digest(workspace: Workspace, path: str) -> str | None:
     return None if now is None else digest_of(now[0])
 
 
-def changed_meanwhile(path: str) -> EditRefused:
-    return EditRefused(
+def changed_meanwhile(path: str) -> FileChanged:
+    return FileChanged(
         f"{path} changed after it was read: nothing was written", path=path, hint="ask again with the file as it is now"
     )

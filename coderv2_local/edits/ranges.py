@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from coderv2_local.edits.proposal import EditedFile, Proposal
-from coderv2_local.edits.refusal import EditRefused
+from coderv2_local.edits.refusal import EditRefused, FileChanged
 from coderv2_local.edits.text_files import decode
 from coderv2_local.edits.workspace import Workspace
 
@@ -21,7 +21,8 @@ def propose_range(path: Path, text: str, start: int, end: int, replacement: str)
         The workspace to apply it in, and the proposal.
 
     Raises:
-        EditRefused: the file is not the text that was read, is missing, unreadable or binary, or has no such range.
+        FileChanged: the file is not the text that was read.
+        EditRefused: it is missing, unreadable or binary, or has no such range.
     """
     workspace, name = Workspace.around(path)
     now = workspace.read(name)
@@ -31,7 +32,7 @@ def propose_range(path: Path, text: str, start: int, end: int, replacement: str)
     if text.startswith("\ufeff") and text != was.text:  # read with its mark
         text, start, end = text[1:], max(start - 1, 0), max(end - 1, 0)
     if text != was.text:
-        raise EditRefused(
+        raise FileChanged(
             f"{path} changed after it was read: nothing was written", path=str(path), hint="run the command again"
         )
     if not 0 <= start <= end <= len(text):

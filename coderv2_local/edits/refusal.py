@@ -15,6 +15,10 @@ class EditRefused(CoderError):
         self.path = path
 
 
+class FileChanged(EditRefused):
+    """A file is no longer as it was read; somebody else has written it since."""
+
+
 class Busy(EditRefused):
     """Another process is applying or undoing edits through the same journal."""
 

@@ -1,6 +1,7 @@
 """The evaluated state of a file's last prompt, kept on disk between calls."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -10,15 +11,37 @@ from coderv2_local.fim.fill import Filling
 WORTH_SAVING = 128  # tokens evaluated anew, beyond what every call evaluates, before a state is written again
 
 
-def state_name(path: Path) -> str:
-    """The name under which a file's state is kept."""
-    return "fim-" + hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
+def restore_state(backend: Backend, path: Path) -> str | None:
+    """Bring back what this model has evaluated of a file. Returns a notice where that is damaged."""
+    name = _state_name(backend, path)
+    return backend.restore_state(name) if name else None
 
 
 def keep_state(backend: Backend, path: Path, filling: Filling) -> None:
-    """Save the state, unless the saved one is nearly as good: it can be many megabytes."""
-    if filling.prompt_tokens is None or not backend.capabilities.saved_state:
+    """Save the state, unless the saved one is nearly as good: it can be many megabytes.
+
+    Raises:
+        StateError: it could not be written.
+    """
+    name = _state_name(backend, path)
+    if filling.prompt_tokens is None or not name:
         return
     anew = filling.prompt_tokens - filling.reused_tokens - filling.suffix_tokens
     if anew > WORTH_SAVING or not filling.reused_tokens:
-        backend.save_state(state_name(path))
+        backend.save_state(name)
+
+
+def _state_name(backend: Backend, path: Path) -> str:
+    """The name of a file's state: another one for each model and way to run it, none of which can use another's.
+
+    "" where this backend keeps none on disk.
+    """
+    if not backend.capabilities.saved_state:
+        return ""
+    from coderv2_local.local_backend import LocalBackend
+    from coderv2_local.states.prefix_states import state_owner
+
+    owner = state_owner(backend.engine) if isinstance(backend, LocalBackend) else {}
+    found = hashlib.sha256(json.dumps(owner, sort_keys=True).encode() + b"\0")
+    found.update(os.fsencode(os.path.realpath(path)))
+    return "fim-" + found.hexdigest()[:24]

@@ -8,16 +8,33 @@ from coderv2_local.fim.hole import Hole
 from quant.errors import InputError
 
 TARGET = re.compile(r"(?P<path>.+?):(?P<line>\d{1,9})(?::(?P<column>\d{1,9})|-(?P<last>\d{1,9}))?", re.S)
+COUNT_FROM = "lines and columns count from 1"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A place in a file; lines and columns count from 1, columns in characters."""
+    """A place in a file; lines and columns count from 1, columns in characters.
+
+    Raises:
+        InputError: the last line comes before the first.
+    """
 
     path: Path
     line: int
     column: int | None = None
     last_line: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.last_line is not None and self.last_line < self.line:
+            raise InputError(
+                f"{self}: line {self.line} comes after line {self.last_line}", hint="give the first line first"
+            )
+
+    def __str__(self) -> str:
+        """As it is typed: FILE:LINE, FILE:LINE:COL or FILE:A-B."""
+        column = "" if self.column is None else f":{self.column}"
+        last = "" if self.last_line is None else f"-{self.last_line}"
+        return f"{self.path}:{self.line}{column}{last}"
 
 
 def parse_target(text: str) -> Target:
@@ -32,14 +49,7 @@ def parse_target(text: str) -> Target:
             f"{text!r} names no line", hint="give FILE:LINE, FILE:LINE:COL or FILE:A-B, for example main.py:42"
         )
     column, last = match["column"], match["last"]
-    target = Target(
-        Path(match["path"]), int(match["line"]), int(column) if column else None, int(last) if last else None
-    )
-    if target.last_line is not None and target.last_line < target.line:
-        raise InputError(
-            f"{text}: line {target.line} comes after line {target.last_line}", hint="give the first line first"
-        )
-    return target
+    return Target(Path(match["path"]), int(match["line"]), int(column) if column else None, int(last) if last else None)
 
 
 def hole_at(text: str, target: Target) -> Hole:
@@ -53,7 +63,10 @@ def hole_at(text: str, target: Target) -> Hole:
     lines = text.split("\n")
     for line in (target.line, target.last_line):
         if line is not None and not 1 <= line <= len(lines):
-            raise InputError(f"{target.path} has {len(lines)} lines: there is no line {line}")
+            raise InputError(
+                f"{target.path} has {_counted(len(lines), 'line')}: there is no line {line}",
+                hint=COUNT_FROM * (not line),
+            )
 
     def ends_with_cr(line: int) -> bool:
         return line < len(lines) and lines[line - 1].endswith("\r")
@@ -62,12 +75,15 @@ def hole_at(text: str, target: Target) -> Hole:
     if target.last_line is not None:
         between = lines[target.line - 1 : target.last_line]
         end = start + sum(map(len, between)) + len(between) - 1 - ends_with_cr(target.last_line)
-        return Hole(text[:start], text[end:])
+        return Hole(text[:start], text[end:], target.path.name)
     width = len(lines[target.line - 1]) - ends_with_cr(target.line)
     if target.column is not None and not 1 <= target.column <= width + 1:
-        raise InputError(f"{target.path}:{target.line} has {width} characters: there is no column {target.column}")
+        raise InputError(
+            f"{target.path}:{target.line} has {_counted(width, 'character')}: there is no column {target.column}",
+            hint=COUNT_FROM * (not target.column),
+        )
     at = start + (width if target.column is None else target.column - 1)
-    return Hole(text[:at], text[at:])
+    return Hole(text[:at], text[at:], target.path.name)
 
 
 def replaced_range(text: str, hole: Hole) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -77,3 +93,7 @@ def replaced_range(text: str, hole: Hole) -> tuple[tuple[int, int], tuple[int, i
         return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
     return place(hole.prefix), place(text[: len(text) - len(hole.suffix)])
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
