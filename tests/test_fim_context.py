@@ -80,6 +80,31 @@ def test_what_could_hold_a_secret_or_is_ignored_is_never_shown(project):
     assert "near.py" in found
 
 
+def test_gitignore_files_are_read_as_git_reads_them(project):
+    for name, text in {
+        "lib/.gitignore": "made_*.py\n/only_here.py\n!made_kept.py\n[\n",
+        ".gitignore": "ignored.py\ndeep/**/gone.py\n*_kept.py\nwhole/\n",
+        "lib/made_one.py": "def one(): pass\n",
+        "lib/made_kept.py": "def kept(): pass\n",
+        "lib/only_here.py": "def only(): pass\n",
+        "lib/sub/only_here.py": "def elsewhere(): pass\n",
+        "deep/a/b/gone.py": "def gone(): pass\n",
+        "whole/.gitignore": "!inside.py\n",
+        "whole/inside.py": "def inside(): pass\n",
+        "app.py": "import lib.made_one, lib.made_kept, lib.only_here, lib.sub.only_here, deep.a.b.gone, whole.inside\n",
+    }.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+    found = labels(project, "app.py")
+    assert set(found) >= {"lib/made_kept.py", "lib/sub/only_here.py"}
+    assert not {"lib/made_one.py", "lib/only_here.py", "deep/a/b/gone.py", "whole/inside.py"} & set(found)
+
+
+def test_a_file_without_an_ending_has_no_others_of_its_language(project):
+    (project / "Makefile").write_text("all:\n")
+    assert labels(project, "Makefile") == []
+
+
 def test_nothing_outside_the_project_is_shown(project, tmp_path):
     (tmp_path / "outside.py").write_text("def outside(): pass\n")
     (project / "link.py").symlink_to(tmp_path / "outside.py")

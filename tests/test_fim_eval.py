@@ -106,6 +106,18 @@ def test_documents_are_the_source_files_of_a_folder(tmp_path):
         read_documents([tmp_path / "missing"])
 
 
+def test_files_of_the_same_name_in_two_folders_are_two(tiny, tmp_path):
+    for folder, text in (("a", TEXT), ("b", "def broken(:\n    total = 1\n" * 4)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.py").write_text(text)
+    documents = read_documents([tmp_path / "a", tmp_path / "b"])
+    assert [d.name for d in documents] == ["same.py", "same.py"]
+    outcomes = list(evaluate(draw_holes(documents, "line", 4, 0), tiny, 4))
+    assert {o.sample.document.text == TEXT: o.score.parses is None for o in outcomes} == {True: False, False: True}
+    twins = [Document("same.py", "Python", "a\nlonger\n")] * 2
+    assert len(draw_holes(twins, "line", 9, 0)) == 2
+
+
 def test_each_hole_is_filled_once_and_judged_twice(tiny):
     samples = draw_holes(DOCUMENTS, "rest", 4, 0)
     outcomes = list(evaluate(samples, tiny, 24))

@@ -45,13 +45,13 @@ def draw_holes(documents: Sequence[Document], kind: Kind, number: int, seed: int
     rng = random.Random(f"{seed}/{kind}")
     order = list(documents)
     rng.shuffle(order)
-    found: dict[tuple[str, int, int], Sample] = {}
+    found: dict[tuple[int, int, int], Sample] = {}  # names may be the same in two folders
     for _ in range(TRIES):
-        for document in order:
+        for n, document in enumerate(order):
             if len(found) == number:
                 return list(found.values())
             if place := _place(document.text, kind, rng):
-                found.setdefault((document.name, *place), Sample(kind, document, *place))
+                found.setdefault((n, *place), Sample(kind, document, *place))
         if len(found) == number or not found:
             break
     return list(found.values())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from coderv2_local.backend import Backend
+from coderv2_local.evaluation.documents import Document
 from coderv2_local.evaluation.holes import Sample
 from coderv2_local.evaluation.measures import edit_similarity, exact_match, parses
 from coderv2_local.fim.fill import FillOptions, by_the_rules, prompt_texts
@@ -76,7 +77,7 @@ def evaluate(
 ) -> Iterator[Outcome]:
     """Fill each hole and judge the answer. Raises as `Backend.infill`."""
     options = FillOptions(max_tokens=max_tokens)
-    asked: dict[str, bool] = {}
+    asked: dict[Document, bool] = {}
     for sample in samples:
         hole, document = sample.hole, sample.document
         generation = backend.infill(*prompt_texts(hole, backend, options), sampling or SamplingOptions(), max_tokens)
@@ -85,15 +86,15 @@ def evaluate(
         kept, rule = by_the_rules(raw, hole)
         rule_seconds = time.perf_counter() - began
         is_python = document.language == PYTHON
-        if is_python and document.name not in asked:
-            asked[document.name] = can_parse(document.text)
+        if is_python and document not in asked:
+            asked[document] = can_parse(document.text)
 
         def score(answer: str, sample: Sample = sample) -> Score:
             whole = sample.hole.prefix + answer + sample.hole.suffix
             return Score(
                 exact_match(answer, sample.middle),
                 edit_similarity(answer, sample.middle),
-                can_parse(whole) and bool(answer.strip()) if asked.get(sample.document.name) else None,
+                can_parse(whole) and bool(answer.strip()) if asked.get(sample.document) else None,
             )
 
         yield Outcome(

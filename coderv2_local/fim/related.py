@@ -14,6 +14,7 @@ from pathlib import Path
 from coderv2_local.edits.refusal import EditRefused
 from coderv2_local.edits.text_files import read_text
 from coderv2_local.fim.context import Snippet, outline
+from coderv2_local.fim.ignored import Ignored
 from coderv2_local.fim.imports import FAMILIES, imported_files
 
 MAX_SECONDS = 0.04
@@ -35,11 +36,7 @@ NEVER = (
 )  # fmt: skip
 
 
-def _any_of(patterns: list[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")
-
-
-SECRET = _any_of(list(NEVER))
+SECRET = re.compile("|".join(map(fnmatch.translate, NEVER)))
 
 
 def project_root(path: Path) -> Path:
@@ -67,8 +64,8 @@ def related_snippets(own: Path, text: str, *, max_seconds: float = MAX_SECONDS) 
         text: what is in it now.
         max_seconds: after this long, what has been found is the answer.
     """
-    deadline = time.monotonic() + max_seconds
     project = _Project(own)
+    deadline = time.monotonic() + max_seconds
     found: list[Path] = []
     for path in imported_files(own, text, project.root):
         if path not in found and project.has(path):
@@ -95,18 +92,17 @@ def related_snippets(own: Path, text: str, *, max_seconds: float = MAX_SECONDS) 
 class _Project:
     """What may be shown unasked of the project that a file is in.
 
-    Of ``.gitignore`` at its root the plain patterns are obeyed: names and globs.
+    Attributes:
+        files: endings of files in the same language; none where the file's own name has none.
     """
 
     def __init__(self, own: Path) -> None:
         self.own = Path(os.path.realpath(own))
         self.root = project_root(own)
-        self.files = next((f.files for f in FAMILIES if own.suffix.lower() in f.files), (own.suffix,))
-        try:
-            lines = (self.root / ".gitignore").read_text("utf-8", "replace")[:20_000].splitlines()
-        except OSError:
-            lines = []
-        self._ignored = _any_of([line.strip().strip("/") for line in lines if line.strip() and line[0] not in "#!"])
+        self.files = next(
+            (f.files for f in FAMILIES if own.suffix.lower() in f.files), tuple(filter(None, (own.suffix.lower(),)))
+        )
+        self.ignored = Ignored(self.root)
 
     def has(self, path: Path) -> bool:
         """Is it such a file? `path` has no links left in it."""
@@ -115,23 +111,20 @@ class _Project:
         *folders, name = path.relative_to(self.root).parts
         if any(folder in SKIPPED_FOLDERS or folder[0] == "." for folder in folders) or SECRET.match(name.lower()):
             return False
-        parts = [*folders, name]
-        if any(self.ignores(part, "/".join(parts[: n + 1])) for n, part in enumerate(parts)):
+        if self.ignored.file(path.relative_to(self.root).as_posix()):
             return False
         try:
             return 0 < path.stat().st_size <= MAX_BYTES
         except OSError:
             return False
 
-    def ignores(self, name: str, path: str) -> bool:
-        """Does a pattern match a file's or folder's name, or its path from the root?"""
-        return bool(self._ignored.match(name) or self._ignored.match(path))
-
 
 def _recent(project: _Project, deadline: float) -> Iterator[Path]:
     """Files of the same languages that were changed in the last days, latest first; near the root first where the
     project is large.
     """
+    if not project.files:
+        return iter(())
     oldest = time.time() - RECENT_SECONDS
     folders, looked = [str(project.root)], 0
     found: list[tuple[float, str]] = []
@@ -143,9 +136,10 @@ def _recent(project: _Project, deadline: float) -> Iterator[Path]:
         looked += len(entries)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if entry.name not in SKIPPED_FOLDERS and entry.name[0] != "." and not project.ignores(entry.name, ""):
+                within = Path(entry.path).relative_to(project.root).as_posix()
+                if entry.name not in SKIPPED_FOLDERS and entry.name[0] != "." and not project.ignored.folder(within):
                     folders.append(entry.path)
-            elif entry.name.endswith(project.files) and not entry.is_symlink():
+            elif os.path.splitext(entry.name)[1].lower() in project.files and not entry.is_symlink():
                 changed = entry.stat().st_mtime
                 if changed > oldest:
                     found.append((-changed, entry.path))
