@@ -11,10 +11,12 @@ ModelOption = Annotated[
     ),
 ]
 ContextOption = Annotated[
-    int, typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: the model's own, up to 16384.")
+    int,
+    typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: what suits model and memory, up to 32768."),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", "-t", min=1, help="CPU threads; default: all usable cores.")
+    int | None,
+    typer.Option("--threads", "-t", min=1, help="CPU threads; default: a physical core each, 1 for a small model."),
 ]
 TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 always takes the most probable token.")]
 RepeatPenaltyOption = Annotated[

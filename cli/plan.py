@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import ThreadsOption
 from coderv2_local.stream import printable
 from quant.errors import InputError
 
@@ -25,6 +26,7 @@ def plan(
     context: Annotated[
         int, typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: what suits the memory.")
     ] = 0,
+    threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what this machine can run: memory by class, where it goes, the speed to expect, and the command to type.
@@ -49,13 +51,13 @@ def plan(
         contexts = [context or None]
     longest = wanted[0].memory.config.max_context
     contexts = [n for n in contexts if context or n is None or n < longest]
-    machine, wishes = this_machine(), load_wishes(preferences.read())
-    rates, remarks = measure(wanted, machine, path)
+    machine, wishes = this_machine(), load_wishes(preferences.read(), n_threads=threads)
+    rates, remarks = measure(wanted, machine, path, wishes.n_threads)
     rows = [plan_row(c, machine, rates, n, wishes) for c in wanted for n in contexts]
     chosen = rows[0] if path else best(rows, "chat") or best(rows, "fim") or (best_first(rows)[0] if model else None)
     if not model:
         rows = best_first(rows)
-    command = command_for(chosen, path, context)
+    command = command_for(chosen, path, context, threads)
     if as_json:
         print(json.dumps(report(machine, rates, remarks, rows, chosen, command), indent=2, ensure_ascii=False))
     else:
@@ -105,7 +107,9 @@ def candidate_of(path: Path, name: str) -> "Candidate":
     return Candidate(name, memory_of_file(read_header(path)))
 
 
-def measure(wanted: "list[Candidate]", machine: "Machine", path: Path | None) -> "tuple[Rates | None, list[str]]":
+def measure(
+    wanted: "list[Candidate]", machine: "Machine", path: Path | None, threads: int | None = None
+) -> "tuple[Rates | None, list[str]]":
     """How fast this machine is at what the candidates need, and what could not be measured."""
     from coderv2_local.home import home
     from coderv2_local.placement.disk_speed import large_file, read_speed
@@ -121,12 +125,12 @@ def measure(wanted: "list[Candidate]", machine: "Machine", path: Path | None) ->
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > machine.threads * BUSY:
         remarks.append(f"other programs keep the processor busy (load {load:.1f}): on an idle machine it is faster")
     try:
-        return measure_rates(types_read(wanted), machine.cores, disk), remarks
+        return measure_rates(types_read(wanted), threads or machine.cores, disk), remarks
     except GgmlError as error:
         return None, [*remarks, f"speeds were not measured: {error.message}"]
 
 
-def command_for(row: "Row | None", path: Path | None, context: int) -> str | None:
+def command_for(row: "Row | None", path: Path | None, context: int, threads: int | None = None) -> str | None:
     """What to type next."""
     if row is None:
         return "coder chat"
@@ -134,7 +138,7 @@ def command_for(row: "Row | None", path: Path | None, context: int) -> str | Non
         return "coder plan" if path or row.recipe else None
     if path:
         size = f" --ctx {context}" if context else ""
-        return f"coder chat -m {row.model}{size}"
+        return f"coder chat -m {row.model}{size}" + (f" --threads {threads}" if threads else "")
     return f"coder pull {row.model} -q {row.recipe}"
 
 

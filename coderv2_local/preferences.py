@@ -34,6 +34,7 @@ class Key:
     meaning: str
     low: float | None = None
     high: float | None = None
+    choices: tuple[str, ...] = ()
 
 
 KEYS: Mapping[str, Key] = {
@@ -52,7 +53,13 @@ KEYS: Mapping[str, Key] = {
     "serve.model": Key(str, "the model of `coder serve` without -m"),
     "serve.port": Key(int, "the port of `coder serve` without --port", 1, 65535),
     "load.gpu_layers": Key(int, "layers whose weights go to a GPU; the output counts as one", 0, 1_000),
-    "load.batch": Key(int, "tokens of a prompt that are computed at once", 1, 100_000),
+    "load.cpu_expert_layers": Key(int, "of the first so many layers, the experts stay in main memory", 0, 1_000),
+    "load.threads": Key(int, "processor threads, where no --threads says otherwise", 1, 10_000),
+    "load.batch": Key(
+        int, "tokens of a prompt that are handed over at once; progress is shown in these steps", 1, 100_000
+    ),
+    "load.ubatch": Key(int, "of these, how many are computed at once", 1, 100_000),
+    "load.kv_type": Key(str, "numbers of the KV cache: f16, or f32 in twice the memory", choices=("f16", "f32")),
     "load.repack": Key(bool, "copy the weights into private memory, in an order that suits the processor"),
     "load.stream_experts": Key(bool, "read the chosen experts from disk ahead of use, and keep them in own memory"),
     "load.expert_memory": Key(
@@ -200,6 +207,9 @@ def _checked(text: str, key: str, value: Any, known: Key | None) -> Any:
         value, right = float(value), True
     if not right:
         raise _wrong(text, key.split(".")[-1], f"{key} is {value!r:.40}: it must be {_kind_name(known.kind)}", "")
+    if known.choices and value not in known.choices:
+        choices = " or ".join(known.choices)
+        raise _wrong(text, key.split(".")[-1], f"{key} is {value!r:.40}: it must be {choices}", "")
     if known.low is not None and known.high is not None and not known.low <= value <= known.high:
         raise _wrong(
             text, key.split(".")[-1], f"{key} is {value}: it must be between {known.low:g} and {known.high:g}", ""

@@ -1,14 +1,17 @@
 """The [load] settings: what they say reaches `coder plan` and the loaded model, in real processes."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import Coder, assert_refused
+from serve_process import serving
 from synthetic_models import LITE, small_model
 from test_models import TINY, home
 
-from coderv2_local.load_settings import load_wishes
+from coderv2_local.load_settings import load_wishes, unmet
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.preferences import Preferences
 
@@ -23,6 +26,45 @@ def write(home: Path, text: str) -> None:
 def test_without_settings_placement_decides() -> None:
     assert load_wishes(Preferences()) == LoadWishes()
     assert load_wishes(Preferences(), n_ctx=0, n_threads=3) == LoadWishes(n_threads=3)
+
+
+def test_every_decision_has_a_setting_and_the_command_line_goes_first() -> None:
+    values = {
+        "load.threads": 5,
+        "load.batch": 256,
+        "load.ubatch": 64,
+        "load.cpu_expert_layers": 3,
+        "load.gpu_layers": 20,
+        "load.kv_type": "f32",
+    }
+    wishes = load_wishes(Preferences(values))
+    assert wishes == LoadWishes(
+        n_threads=5, n_batch=256, n_ubatch=64, cpu_expert_layers=(0, 1, 2), n_gpu_layers=20, kv_type="f32"
+    )
+    assert load_wishes(Preferences(values), n_threads=2).n_threads == 2
+    assert load_wishes(Preferences({"load.cpu_expert_layers": 0})).cpu_expert_layers == ()
+
+
+def test_a_type_of_the_cache_that_is_none_is_refused_with_its_line(home: Path, coder: Coder) -> None:
+    write(home, '[load]\nthreads = 1\nkv_type = "q4_0"\n')
+    assert_refused(coder("plan", str(TINY)), "line 3", "load.kv_type is 'q4_0': it must be f16 or f32")
+
+
+def test_threads_of_plan_are_measured_taken_and_handed_on(home: Path, coder: Coder) -> None:
+    write(home, '[load]\nthreads = 3\nkv_type = "f32"\nubatch = 32\n')
+    best = json.loads(coder("plan", str(TINY), "--ctx", "256", "--json").stdout)["best"]["options"]
+    assert (best["n_threads"], best["kv_type"], best["n_ubatch"]) == (3, "f32", 32)
+    told = json.loads(coder("plan", str(TINY), "--threads", "2", "--json").stdout)
+    assert told["best"]["options"]["n_threads"] == 2
+    assert "threads: 2, as asked for" in told["best"]["reasons"]
+    assert told["command"].endswith("--threads 2")
+
+
+def test_settings_without_effect_are_told_by_plan(home: Path, coder: Coder) -> None:
+    write(home, "[load]\ngpu_layers = 4\nexpert_memory = 2\n")
+    reasons = " ".join(json.loads(coder("plan", str(TINY), "--json").stdout)["best"]["reasons"])
+    assert "the memory asked for them is not used" in reasons
+    assert "has no effect" in reasons or "as asked for" in reasons  # the latter where there is a GPU
 
 
 def test_settings_and_command_line_come_together(home: Path, coder: Coder) -> None:
@@ -53,6 +95,46 @@ def test_memory_for_experts_is_said_by_plan_and_taken_by_bench(
         assert report["held_bytes"] == 0
     else:
         assert 0 < report["held_bytes"] <= 250_000_000, report["notices"]
+
+
+NO_ROOM = "[load]\nstream_experts = true\nexpert_memory = 0.000001\n"
+NOTICE = "experts are kept in the system's file cache, which is slower: 0.0 GB for experts is less than one layer's"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="experts are read ahead on Linux only")
+def test_what_cannot_be_had_is_said_before_the_answer(home: Path, coder: Coder) -> None:
+    write(home, NO_ROOM)
+    (home / "a.py").write_text("def f():\n    \n")
+    asked = coder("chat", "-p", "hi", "-n", "3")
+    filled = coder("fim", "a.py:2", "-n", "3", cwd=home)
+    assert (asked.returncode, filled.returncode) == (0, 0)
+    assert f"note: {NOTICE}" in asked.stderr.splitlines()
+    assert NOTICE in filled.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="experts are read ahead on Linux only")
+def test_a_server_says_it_when_it_starts_and_to_whom_it_answers(home: Path, coder: Coder) -> None:
+    write(home, NO_ROOM)
+    with serving(home) as served:
+        assert NOTICE + "\n" in served.log
+        write(home, "")
+        asked = coder("chat", "-p", "hi", "-n", "3")
+    assert served.address in asked.stderr
+    assert f"note: {NOTICE}" in asked.stderr.splitlines()
+
+
+def test_layers_for_a_gpu_that_is_not_there_are_a_notice(home: Path, coder: Coder) -> None:
+    write(home, "[load]\ngpu_layers = 3\n")
+    if json.loads(coder("plan", str(TINY), "--json").stdout)["machine"]["gpus"]:
+        pytest.skip("there is a GPU")
+    assert "load.gpu_layers has no effect" in coder("chat", "-p", "hi", "-n", "3").stderr
+    write(home, "[load]\ngpu_layers = 0\n")
+    assert coder("chat", "-p", "hi", "-n", "3").stderr == ""
+
+
+def test_a_copy_that_is_refused_is_a_notice() -> None:
+    assert any("load.repack" in said for said in unmet(LoadWishes(repack=True), LoadOptions()))
+    assert unmet(LoadWishes(repack=True, n_gpu_layers=2), LoadOptions(repack=True, n_gpu_layers=2)) == []
 
 
 def test_impossible_values_are_refused_with_their_line(home: Path, coder: Coder) -> None:
