@@ -163,14 +163,19 @@ def file_of(serving: "Serving", chosen: "Model", host: str, port: int, *, exact_
         __version__,
         exact_routing,
         serving.key is not None,
+        "\n".join(serving.backend.notices),
     )
 
 
 def greet(screen: Console, file: "ServerFile", chosen: "Model") -> None:
-    """What runs where, and how to end it."""
+    """What runs where, what is not as it should be, and how to end it."""
+    from coderv2_local.stream import printable
+
     key = " · clients need the API key" if file.needs_key else ""
     screen.print(f"[bold]{escape(file.model)}[/] · context {file.n_ctx} tokens · [bold]{file.address}[/]{key}")
     screen.print(f"[dim]OpenAI's interface: {file.address}/v1 · llama.cpp's: {file.address}/infill[/]", soft_wrap=True)
+    for notice in file.notices.splitlines():
+        screen.print(f"[yellow]{escape(printable(notice))}[/]", soft_wrap=True)
     if chosen.is_toy:
         screen.print("[yellow]tiny is a toy for trying things out: small Python functions, often wrong.[/]")
     screen.print("[dim]Ctrl-C ends it, or `coder serve --stop` elsewhere[/]")

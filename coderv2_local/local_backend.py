@@ -13,7 +13,8 @@ from coderv2_local.engine import ContextFull, Engine, shared_prefix
 from coderv2_local.hooks import Tap
 from coderv2_local.inspection import load_notices
 from coderv2_local.larger_than_memory.expert_prefetch import larger_than_memory
-from coderv2_local.larger_than_memory.residency import UNSUPPORTED
+from coderv2_local.larger_than_memory.residency import NO_EXPERTS, UNSUPPORTED
+from coderv2_local.load_settings import unmet
 from coderv2_local.loadable import with_all_parts
 from coderv2_local.placement.load_options import DEFAULTS, LoadOptions
 from coderv2_local.placement.load_wishes import LoadWishes
@@ -26,6 +27,7 @@ from coderv2_local.states.prefix_states import PrefixStates
 from coderv2_local.stream import decode_utf8, printable, until, whole_pieces
 from converters.gguf_config import config_of
 from converters.gguf_header import read_header
+from quant.recipes import is_expert
 
 
 class LocalBackend:
@@ -56,8 +58,10 @@ class LocalBackend:
         kept: KeptStates | None = None,
     ) -> None:
         header = read_header(path)
+        self._unmet: list[str] = []
         if isinstance(options, LoadWishes):
-            options = load_options_for(path, options, header=header).options
+            wishes, options = options, load_options_for(path, options, header=header).options
+            self._unmet = unmet(wishes, options)
         taps: list[Tap] = [*install_taps(header.metadata)] if exact_routing else []
         self.streaming = larger_than_memory(path, header, options.expert_memory) if options.stream_experts else []
         taps += self.streaming
@@ -81,12 +85,12 @@ class LocalBackend:
 
     @property
     def notices(self) -> Sequence[str]:
-        """What in the file makes it slow, or compute something else than the model."""
+        """What in the file or on this machine makes it slow, or compute something else than the model."""
         whole = with_all_parts(self.engine.header, self.engine.header.path)
         notices = list(load_notices(whole, config_of(whole)))
         if self.engine.options.stream_experts and not self.streaming:
-            notices.append(UNSUPPORTED)
-        return notices + self.engine.notices + [n for tap in self.streaming for n in tap.notices]
+            notices.append(UNSUPPORTED if any(map(is_expert, whole.tensors)) else NO_EXPERTS)
+        return notices + self._unmet + self.engine.notices + [n for tap in self.streaming for n in tap.notices]
 
     @property
     def n_ctx(self) -> int:

@@ -7,6 +7,7 @@ import mmap
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,11 +141,11 @@ def test_advice_that_the_kernel_refuses_is_a_notice_and_no_error(path, monkeypat
 
 def test_memory_too_small_for_the_dense_part_is_said_and_nothing_is_locked(path, monkeypatch):
     monkeypatch.setattr(expert_prefetch, "available_memory", lambda: 1000)
-    engine, tap = engine_with(path)
-    with engine:
-        engine.evaluate(IDS[:5])
-    assert any("too small even for" in n for n in tap.notices)
-    assert tap.files.locked_bytes == 0
+    with LocalBackend(path, STREAM) as backend:
+        assert any("too small even for" in n for n in backend.notices)  # told before the first answer
+        backend.engine.evaluate(IDS[:5])
+        (tap,) = backend.streaming
+        assert tap.files.locked_bytes == 0
 
 
 def test_without_leave_to_lock_the_dense_part_is_watched_and_renewed(path, monkeypatch):
@@ -208,6 +209,14 @@ def test_elsewhere_there_is_no_tap_and_a_notice(path, monkeypatch):
     with LocalBackend(path, STREAM) as backend:
         assert backend.streaming == []
         assert residency.UNSUPPORTED in backend.notices
+
+
+def test_a_file_without_routed_experts_is_no_matter_of_the_system(tmp_path):
+    dense = small_model(tmp_path / "dense.gguf", replace(LITE, n_dense_layers=LITE.n_layers))
+    with LocalBackend(dense, STREAM) as backend:
+        assert backend.streaming == []
+        assert residency.UNSUPPORTED not in backend.notices
+        assert residency.NO_EXPERTS in backend.notices
 
 
 @contextlib.contextmanager

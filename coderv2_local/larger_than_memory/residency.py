@@ -28,6 +28,7 @@ from coderv2_local.placement.cgroups import memory_limit
 PAGE = mmap.PAGESIZE
 SUPPORTED = sys.platform == "linux"
 UNSUPPORTED = "experts are read ahead on Linux only: here the system reads them when they are touched, which is slower"
+NO_EXPERTS = "this file has no routed experts to read ahead: what is not in memory is read when it is touched"
 _MAP_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)")
 
 

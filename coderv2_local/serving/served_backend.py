@@ -1,15 +1,12 @@
 """The model behind a `coder serve` of this machine, as a backend."""
 
-from coderv2_local.inspection import load_notices
-from coderv2_local.loadable import with_all_parts
 from coderv2_local.models import Model
 from coderv2_local.remote import RemoteBackend, TimeLimits
 from coderv2_local.remote.address import parse_address
 from coderv2_local.remote.client import Client
 from coderv2_local.remote.key import Key
 from coderv2_local.serving.server_file import ServerFile
-from converters.gguf_config import config_of
-from converters.gguf_header import read_header
+from coderv2_local.stream import printable
 from quant.errors import CoderError
 
 LIMITS = TimeLimits(connect=3, small=15, pauses=(0.2, 0.5), first_token=24 * 3600)
@@ -34,18 +31,11 @@ class ServedBackend(RemoteBackend):
         self.name = model.name
         self.address = server.address
         self._server = server
-        self._path = model.path
 
     @property
     def notices(self) -> list[str]:
-        """What in the file makes it slow, or compute something else than the model: as where it is loaded here."""
-        if self._path is None:
-            return []
-        try:
-            whole = with_all_parts(read_header(self._path), self._path)
-            return load_notices(whole, config_of(whole))
-        except CoderError:  # the server has it; the file may be gone by now
-            return []
+        """What the server said of the model when it had loaded it: as where it is loaded here."""
+        return [printable(line) for line in self._server.notices.splitlines()]
 
     def is_gone(self) -> bool:
         """Has the server ended, or stopped to answer at all?"""

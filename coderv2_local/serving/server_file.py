@@ -31,6 +31,7 @@ class ServerFile:
         version: of this program.
         exact_routing: does it choose experts as the model was trained to?
         needs_key: does it want its key?
+        notices: what the user should know about how the model was loaded, a line each.
     """
 
     pid: int
@@ -44,6 +45,7 @@ class ServerFile:
     version: str
     exact_routing: bool = True
     needs_key: bool = False
+    notices: str = ""
 
     @property
     def address(self) -> str:
