@@ -1,8 +1,9 @@
 """What chat, fim and sessions talk to: messages and code in, a stream of text out."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from coderv2_local.prompt.layout import Message
 from coderv2_local.sampling.sampler import SamplingOptions, TokenLogprobs
@@ -127,6 +128,15 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class TimeLimited(Protocol):
+    """A backend that waits for something else, which may fall silent."""
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """Meanwhile, nothing is waited for longer than `seconds` from now: what takes longer is a CoderError."""
+        ...
 
 
 def without_first_space(chunks: Iterator[str]) -> Iterator[str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from remote_servers import STREAM_HEAD, ScriptedServer, answer, events, models
 
+from coderv2_local import remote
 from coderv2_local.backend import Capabilities, Generation
 from coderv2_local.fim.context import Snippet
 from coderv2_local.fim.fill import FillOptions, fill, prompt_texts
@@ -17,7 +19,7 @@ from coderv2_local.fim.target import Target, hole_at, parse_target, replaced_ran
 from coderv2_local.fim.window import Budgets, counter, prefix_start, suffix_end, window
 from coderv2_local.local_backend import LocalBackend
 from coderv2_local.sampling.sampler import SamplingOptions
-from quant.errors import InputError
+from quant.errors import CoderError, InputError
 
 SOURCE = "def add(a, b):\n    \n    return c\n"
 
@@ -53,7 +55,7 @@ def test_what_names_no_place_is_refused(typed):
     ],
 )
 def test_the_hole_is_where_it_was_asked_for(place, prefix, suffix):
-    assert hole_at(SOURCE, parse_target(place)) == Hole(prefix, suffix)
+    assert hole_at(SOURCE, parse_target(place)) == Hole(prefix, suffix, "f")
 
 
 @given(st.text("ab\n\r", max_size=40), st.integers(1, 9), st.integers(1, 9))
@@ -79,12 +81,12 @@ def test_replaced_lines_are_whole_ones(text, first, more):
 
 
 def test_dos_line_ends_stay_behind_the_hole():
-    assert hole_at("a\r\nb\r\n", Target(Path("f"), 1)) == Hole("a", "\r\nb\r\n")
-    assert hole_at("a\r\nb\r\n", Target(Path("f"), 1, None, 2)) == Hole("", "\r\n")
+    assert hole_at("a\r\nb\r\n", Target(Path("f"), 1)) == Hole("a", "\r\nb\r\n", "f")
+    assert hole_at("a\r\nb\r\n", Target(Path("f"), 1, None, 2)) == Hole("", "\r\n", "f")
 
 
 def test_an_empty_file_has_one_place():
-    assert hole_at("", parse_target("f:1")) == hole_at("", parse_target("f:1:1")) == Hole("", "")
+    assert hole_at("", parse_target("f:1")) == hole_at("", parse_target("f:1:1")) == Hole("", "", "f")
     with pytest.raises(InputError, match="there is no line 2"):
         hole_at("", parse_target("f:2"))
 
@@ -297,6 +299,37 @@ def test_time_ends_a_filling(tiny):
     assert filling.reason == "time"
     assert filling.tokens <= 1
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("silent_at", ["/tokenize", "/infill", "in the middle"])
+def test_time_ends_the_waiting_for_a_server_that_is_silent(silent_at):
+    said = events({"content": "b = 2", "tokens": [1]})
+    tokens = answer({"tokens": [1, 2, 3]})
+    props = answer({"default_generation_settings": {"n_ctx": 4096}, "model_path": "m"})
+    server = ScriptedServer(
+        {
+            "/v1/models": [models("llamacpp", "m")],
+            "/props": [props],
+            "/tokenize": [20.0] if silent_at == "/tokenize" else [tokens],
+            "/infill": [20.0] if silent_at == "/infill" else [STREAM_HEAD, said, 20.0],
+        }
+    )
+    with server.running() as running, remote.open(running.address, environment={}) as backend:
+        began = time.perf_counter()
+        filling = fill(Hole("a = 1\n", "\nc = 3\n"), backend, None, FillOptions(max_seconds=0.4))
+        assert time.perf_counter() - began < 5
+    assert (filling.text, filling.reason) == ("b = 2" if silent_at == "in the middle" else "", "time")
+    assert silent_at == "/tokenize" or "/infill" in running.paths()
+
+
+def test_a_failure_in_time_is_no_end_of_the_time():
+    server = ScriptedServer({"/v1/models": [models("llamacpp", "m")], "/props": [answer({})]})
+    with (
+        server.running() as running,
+        remote.open(running.address, environment={}) as backend,
+        pytest.raises(CoderError),
+    ):
+        fill(Hole("a", ""), backend, None, FillOptions(max_seconds=60))
 
 
 def test_time_ends_the_reading_of_a_prompt(tiny):

@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from coderv2_local.backend import Backend, Generation, Progress
+from coderv2_local.backend import Backend, Generation, Progress, TimeLimited
 from coderv2_local.fim.context import Snippet, preamble
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.stops import End, Watch, end_of
 from coderv2_local.fim.trims import trimmed
 from coderv2_local.fim.window import USUAL, Budgets, budgets_for, counter, window
 from coderv2_local.sampling.sampler import SamplingOptions
-from quant.errors import InputError
+from quant.errors import CoderError, InputError
 
 OUT_OF_TIME = "time"
+SLACK = 0.02  # seconds by which timers differ
 INSTEAD = (
     "`coder pull lite-base` gets DeepSeek-Coder-V2-Lite-Base, which was trained to fill in; to an older file of it "
     "`coder convert OLD.gguf NEW.gguf` adds the ids"
@@ -82,8 +84,8 @@ def fill(
     sampling, options = sampling or SamplingOptions(), options or FillOptions()
     began = time.perf_counter()
 
-    def is_late() -> bool:
-        return options.max_seconds is not None and time.perf_counter() - began > options.max_seconds
+    def is_late(slack: float = 0.0) -> bool:
+        return options.max_seconds is not None and time.perf_counter() - began > options.max_seconds - slack
 
     def watch_the_time(done: int, todo: int) -> None:
         if done < todo and is_late():
@@ -93,19 +95,25 @@ def fill(
     near = hole.near()
     watch, end, in_time = Watch(near), None, True
     rule_seconds = time.perf_counter() - fed
-    prefix, suffix = prompt_texts(hole, backend, options)
-    generation = Generation(iter(()))
+    suffix_tokens, generation = 0, Generation(iter(()))
     try:
-        generation = _begin(backend, prefix, suffix, sampling, options.max_tokens, watch_the_time)
-        for chunk in generation:
-            fed = time.perf_counter()
-            end = watch.feed(chunk)
-            rule_seconds += time.perf_counter() - fed
-            if end or is_late():
-                in_time = end is not None
-                break
+        with _limit(backend, options.max_seconds):
+            prefix, suffix = prompt_texts(hole, backend, options)
+            suffix_tokens = counter(backend)(suffix)
+            generation = _begin(backend, prefix, suffix, sampling, options.max_tokens, watch_the_time)
+            for chunk in generation:
+                fed = time.perf_counter()
+                end = watch.feed(chunk)
+                rule_seconds += time.perf_counter() - fed
+                if end or is_late():
+                    in_time = end is not None
+                    break
     except _OutOfTime:
         in_time = False
+    except CoderError:
+        if not is_late(SLACK):
+            raise
+        in_time = False  # a server that said nothing any more
     finally:
         _close(generation.chunks)
     fed = time.perf_counter()
@@ -119,7 +127,7 @@ def fill(
         rule or ((generation.reason or "end") if in_time else OUT_OF_TIME),
         generation.prompt_tokens,
         generation.reused_tokens,
-        counter(backend)(suffix),
+        suffix_tokens,
         generation.tokens,
         generation.prompt_seconds,
         generation.seconds,
@@ -136,6 +144,11 @@ def _begin(
         if not backend.capabilities.ids:
             raise  # a server says why itself
         raise InputError(f"{backend.name}: {error.message}", hint=INSTEAD) from None
+
+
+def _limit(backend: Backend, seconds: float | None) -> AbstractContextManager[None]:
+    """Where the backend waits for a server, no longer than the filling may take."""
+    return backend.within(seconds) if seconds is not None and isinstance(backend, TimeLimited) else nullcontext()
 
 
 def _close(chunks: Iterator[str]) -> None:

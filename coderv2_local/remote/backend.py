@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from types import TracebackType
 from typing import Any
 
@@ -74,6 +74,10 @@ class RemoteBackend:
         if key and not address.encrypted and not address.is_loopback:
             return [f"The key in {key.variable} travels to {address} unencrypted: use https:// where you can."]
         return []
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """Meanwhile, nothing is waited for longer than `seconds` from now: what takes longer is a RemoteError."""
+        return self._client.within(seconds)
 
     def count(self, text: str) -> int | None:
         return self._tokenizer.count(text)

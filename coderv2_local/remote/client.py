@@ -4,9 +4,10 @@ Nothing is retried once a part of an answer has been passed on.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,7 @@ class Client:
 
     def __init__(self, address: Address, key: Key | None, limits: TimeLimits) -> None:
         self.address, self.key, self.limits = address, key, limits
+        self._deadline = math.inf
         headers = {"User-Agent": f"coderv2-local/{__version__}", "Accept-Encoding": "identity"}
         if key:
             headers["Authorization"] = key.authorization()
@@ -66,6 +68,19 @@ class Client:
             mounts={"http://": None, "https://": None, "all://": None} if address.is_loopback else None,
             timeout=httpx2.Timeout(limits.small, connect=limits.connect),
         )
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Meanwhile, nothing is waited for longer than `seconds` from now, whatever the limits allow."""
+        self._deadline = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._deadline = math.inf
+
+    def allowed(self, seconds: float) -> float:
+        """How many of these seconds there are before the deadline."""
+        return max(min(seconds, self._deadline - time.monotonic()), 0.001)
 
     def get(self, url: str) -> Any:
         """The JSON behind a URL. Raises a CoderError that says what went wrong."""
@@ -100,13 +115,12 @@ class Client:
         limits = self.limits
         for pause in (*limits.pauses, None):
             try:
-                request = self._http.build_request(
-                    method, url, json=body, timeout=httpx2.Timeout(seconds, connect=limits.connect)
-                )
+                timeout = httpx2.Timeout(self.allowed(seconds), connect=self.allowed(limits.connect))
+                request = self._http.build_request(method, url, json=body, timeout=timeout)
                 response = self._http.send(request, stream=True)
             except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError) as error:
                 failure = connection_error(error, self.address)
-                if pause is None or not _may_help(error):
+                if pause is None or not _may_help(error) or self.allowed(pause) < pause:
                     raise failure from None
                 time.sleep(pause)
                 continue
@@ -117,7 +131,7 @@ class Client:
             with closing(response):
                 wait = _retry_after(response, pause)
                 retry = response.status_code in RETRIED_STATUS and wait is not None and wait <= limits.longest_pause
-                if not retry:
+                if not retry or self.allowed(wait or 0) < (wait or 0):
                     raise self._refusal(response)
             time.sleep(wait or 0)
         raise AssertionError("the last try returns or raises")
@@ -145,7 +159,7 @@ class Client:
 
     def _watch(self, response: httpx2.Response, seconds: float) -> Watchdog:
         stream = response.extensions.get("network_stream")
-        return Watchdog(stream.get_extra_info("socket") if stream else None, seconds)
+        return Watchdog(stream.get_extra_info("socket") if stream else None, self.allowed(seconds))
 
     def _read(self, response: httpx2.Response, limit: int, watchdog: Watchdog, *, cut: bool = False) -> bytes:
         data = bytearray()
@@ -198,7 +212,7 @@ class Stream:
 
     def alive(self, seconds: float) -> None:
         """Something useful came: the next may take `seconds`."""
-        self._watchdog.allow(seconds)
+        self._watchdog.allow(self._client.allowed(seconds))
 
     def close(self) -> None:
         self._response.close()
