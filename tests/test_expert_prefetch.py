@@ -74,18 +74,32 @@ def test_logits_are_the_same_bits_with_and_without(path, expert_memory):
     assert tap.counters.decodes == 20
 
 
-def test_every_chosen_expert_is_counted_and_advised(path, monkeypatch):
+@pytest.mark.parametrize("expert_memory", [0, None], ids=["page cache", "own memory"])
+def test_every_chosen_expert_is_counted_and_read_in_one_go_and_in_the_order_of_the_file(
+    path, monkeypatch, expert_memory
+):
     recorder = Recorder()
-    engine, tap = engine_with(path, recorder)
-    advised: set[Range] = set()
-    will_need = tap.files.will_need
+    engine, tap = engine_with(path, recorder, expert_memory=expert_memory)
+    fetches: list[tuple[int, list[int], bool, list[Range]]] = []
+    fetch, will_need = tap.experts.fetch, tap.files.will_need
 
-    def listening(ranges):
+    def fetching(layer, experts, *, guessed=False):
+        fetches.append((layer, list(experts), guessed, []))
+        fetch(layer, experts, guessed=guessed)
+
+    def advising(ranges):
         ranges = list(ranges)
-        advised.update(ranges)
+        if fetches:  # else it is what every token reads
+            fetches[-1][3].extend(ranges)
         return will_need(ranges)
 
-    monkeypatch.setattr(tap.files, "will_need", listening)
+    monkeypatch.setattr(tap.experts, "fetch", fetching)
+    monkeypatch.setattr(tap.files, "will_need", advising)
+    if expert_memory is None:
+        read = tap.experts._reader.read
+        monkeypatch.setattr(
+            tap.experts._reader, "read", lambda r, address: fetches[-1][3].append(r) or read(r, address)
+        )
     with engine:
         engine.evaluate(IDS[:30])  # a batch
         for n in range(31, 34):  # and single tokens
@@ -93,10 +107,21 @@ def test_every_chosen_expert_is_counted_and_advised(path, monkeypatch):
     pairs = {(layer, int(e)) for layer, ids in recorder.chosen for e in ids.ravel()}
     assert set(tap.counters.uses) == pairs
     assert tap.counters.chosen == sum(len(np.unique(ids)) for _, ids in recorder.chosen)
+    chosen = [(layer, experts) for layer, experts, guessed, _ in fetches if not guessed]
+    assert chosen == [(layer, np.unique(ids).tolist()) for layer, ids in recorder.chosen]  # all of a batch at once
+    for layer, _, _, ranges in fetches:
+        for stack in tap.ranges.stacks[layer]:
+            (whole,) = stack.ranges(range(stack.n_experts))
+            middles = [m for r in ranges if whole.start < (m := (r.start + r.end) // 2) < whole.end]
+            assert middles == sorted(middles)
+    advised = {r for *_, ranges in fetches for r in ranges}
     for layer, e in pairs:
         for stack in tap.ranges.stacks[layer]:
             (r,) = stack.ranges([e])
-            assert any(a.start <= r.start and r.end <= a.end for a in advised), (layer, e)
+            begin, end = r.start, r.end
+            if expert_memory is None:  # what shares a page with another tensor stays in the file's mapping
+                begin, end = begin + mmap.PAGESIZE, end - mmap.PAGESIZE
+            assert any(a.start <= begin and end <= a.end for a in advised), (layer, e)
 
 
 def test_the_router_ahead_chooses_as_the_model_does_when_it_knows_the_state(path):
