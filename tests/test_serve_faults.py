@@ -1,18 +1,15 @@
 """Bad requests, bad clients, strangers: each is answered or shed, and the answer that runs comes to no harm."""
 
-import contextlib
 import http.client
 import json
-import resource
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serve_process import HELLO, LONG, Served, in_this_process, serving, text_of
+from serve_process import HELLO, Served, in_this_process, serving
 
 from coderv2_local.serving.openapi import description
 from coderv2_local.serving.state import Limits, Serving
@@ -166,72 +163,6 @@ def test_file_names_in_requests_open_nothing(served: Served, tmp_path):
     assert served.post(INFILL, body)[1]["content"] == with_name["content"]
 
 
-@pytest.fixture
-def running(served: Served) -> Iterator[None]:
-    """A long answer that runs meanwhile, and is whole in the end."""
-    events = served.events(CHAT, LONG)
-    next(events)
-    yield
-    assert len(text_of(events)) > 100
-
-
-@pytest.mark.usefixtures("running")
-def test_an_oversize_body_is_refused_before_it_is_read(served: Served):
-    with served.raw() as connection:
-        connection.sendall(b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{")
-        assert b" 413 " in connection.recv(4000)
-    with served.raw() as connection:
-        connection.sendall(b"POST /infill HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
-        answer = b""
-        try:
-            for _ in range(40):
-                connection.sendall(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
-        except OSError:
-            pass
-        try:
-            answer = connection.recv(4000)
-        except OSError:
-            answer = b" 413 "  # it hung up on what was still being sent
-        assert b" 413 " in answer
-
-
-@pytest.mark.usefixtures("running")
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01",
-        b"nonsense\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
-        b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
-    ],
-    ids=["no host", "TLS", "nonsense", "two hosts", "endless header", "negative length"],
-)
-def test_what_is_no_request_is_refused(served: Served, data):
-    with served.raw() as connection:
-        connection.sendall(data)
-        answer = b""
-        with contextlib.suppress(ConnectionResetError):  # it hung up on what was still being sent
-            while piece := connection.recv(4000):
-                answer += piece
-        if len(data) < 100_000:
-            assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 403")
-            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"]
-
-
-@pytest.mark.usefixtures("running")
-def test_who_closes_half_a_connection_is_taken_for_gone(served: Served):
-    body = json.dumps(LONG).encode()
-    with served.raw() as connection:
-        connection.sendall(
-            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (CHAT.encode(), len(body))
-        )
-        connection.sendall(body)
-        connection.shutdown(socket.SHUT_WR)
-        assert connection.recv(4000) == b""
-
-
 def test_what_nobody_foresaw_is_an_error_of_the_server_without_its_details(monkeypatch: pytest.MonkeyPatch):
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a detail of the inside")
@@ -245,51 +176,6 @@ def test_what_nobody_foresaw_is_an_error_of_the_server_without_its_details(monke
             assert (status, answer["error"]["code"]) == (500, "internal_error")
             assert "detail" not in str(answer)
         assert served.get("/health")[0] == 200
-
-
-def test_slow_senders_are_not_waited_for():
-    with in_this_process(Limits(body_seconds=1, head_seconds=1)) as served:
-        events = served.events(CHAT, LONG)
-        next(events)
-        silent, slow_head, slow_body = served.raw(), served.raw(), served.raw()
-        slow_head.sendall(b"POST /infill HTTP/1.1\r\nHo")
-        slow_body.sendall(b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        assert b" 408 " in slow_body.recv(4000)
-        assert hung_up(silent)
-        assert hung_up(slow_head)
-        for connection in (silent, slow_head, slow_body):
-            connection.close()
-        assert len(text_of(events)) > 100
-
-
-def hung_up(connection: socket.socket) -> bool:
-    """Has the server closed it? Waits up to 30 seconds."""
-    try:
-        return connection.recv(4000) == b""
-    except ConnectionResetError:
-        return True
-
-
-def test_ten_thousand_idle_connections_keep_nobody_out(served: Served):
-    """As many as this process may open; more than the server keeps in any case."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 10_000 if hard == resource.RLIM_INFINITY else min(10_000, hard - 500)
-    if most < 1000:
-        pytest.skip(f"this process may open {hard} files only")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most + 400, hard))
-    events = served.events(CHAT, LONG)
-    next(events)
-    idle: list[socket.socket] = []
-    try:
-        for _ in range(most):
-            idle.append(served.raw())
-        assert served.post(INFILL, {"n_predict": 2})[0] == 200
-        assert served.metric("shed_connections_total") >= most - 600
-        assert len(text_of(events)) > 100
-    finally:
-        for connection in idle:
-            connection.close()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_curl_reads_a_stream(served: Served):

@@ -14,7 +14,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coderv2_local.serving.errors import ApiError, api_error, shutting_down
-from coderv2_local.serving.guard import OPEN_PATHS, check_host, check_key
+from coderv2_local.serving.guard import OPEN_PATHS, check_head, check_host, check_key
+from coderv2_local.serving.incoming import KEY, Incoming, incoming_of
 from coderv2_local.serving.openapi import openapi
 from coderv2_local.serving.routes import ENDPOINTS
 from coderv2_local.serving.state import Serving
@@ -51,8 +52,20 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _response(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    # what came of the request may still be unread: the connection ends with the answer
-    return JSONResponse(error.body(), error.status, {**error.headers(), **(headers or {}), "Connection": "close"})
+    return LastAnswer(error.body(), error.status, {**error.headers(), **(headers or {}), "Connection": "close"})
+
+
+class LastAnswer(JSONResponse):
+    """An answer with which the connection ends, since what came of the request may still be unread.
+
+    All of the answer goes out first; that it is the end is said when the client has sent what it was sending.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await incoming_of(scope).drain()
+        await send({"type": "http.response.body", "body": b""})
 
 
 class Frame:
@@ -65,7 +78,8 @@ class Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.monotonic(), 0
+        status = 0
+        incoming = scope[KEY] = Incoming(receive, self._serving)
 
         async def note(message: Message) -> None:
             nonlocal status
@@ -74,27 +88,29 @@ class Frame:
             await send(message)
 
         try:
+            check_head(scope)
             headers = Headers(scope=scope)
             check_host(headers, self._serving.hosts)
             if scope["path"] not in OPEN_PATHS:
                 check_key(headers, self._serving.key)
-            await self._app(scope, receive, note)
+            await self._app(scope, incoming, note)
         except ClientDisconnect:
             status = status or CLOSED
         except asyncio.CancelledError:  # the server ends, and this has taken longer than it waits
             if not status:
-                await _response(shutting_down())(scope, receive, note)
+                await _response(shutting_down())(scope, incoming, note)
             raise
         except Exception as error:
             failure = api_error(error)
-            if failure.status >= 500:
+            if failure.status >= 500 and failure is not error:
                 log.error("%s %s failed", scope["method"], _path(scope), exc_info=error)
             if not status:
-                await _response(failure)(scope, receive, note)
+                await _response(failure)(scope, incoming, note)
         finally:
-            path = _path(scope)
+            incoming.release()
+            path, seconds = _path(scope), time.monotonic() - incoming.arrived
             self._serving.metrics.requests[path, status or CLOSED] += 1
-            log.info("%s %s %s %.0f ms", scope["method"], path, status or CLOSED, (time.monotonic() - began) * 1000)
+            log.info("%s %s %s %.0f ms", scope["method"], path, status or CLOSED, seconds * 1000)
 
 
 def _path(scope: Scope) -> str:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from coderv2_local.serving.errors import ApiError
 from coderv2_local.serving.fields import read_json
+from coderv2_local.serving.incoming import incoming_of
 from coderv2_local.serving.state import Limits, Serving
 from coderv2_local.stream import printable
 
@@ -32,7 +33,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """The whole body.
 
     Raises:
-        ApiError: it is too large (413), or comes too slowly (408).
+        ApiError: it is too large (413), comes too slowly (408), or others take the memory for it (503).
         ClientDisconnect: nobody sends any more.
     """
     length = request.headers.get("content-length", "")
@@ -45,11 +46,12 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def _read(request: Request, limits: Limits) -> bytes:
-    data = bytearray()
+    data, incoming = bytearray(), incoming_of(request.scope)
     async for chunk in request.stream():
-        data += chunk
-        if len(data) > limits.body:
+        if len(data) + len(chunk) > limits.body:
             raise _too_large(limits)
+        incoming.count(len(chunk))
+        data += chunk
     return bytes(data)
 
 

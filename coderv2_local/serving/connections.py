@@ -2,19 +2,28 @@
 
 uvicorn waits for the first request of a connection as long as it takes. Here the head of a request has to arrive in
 time, and where there are too many connections, the one that has been idle longest is closed for the new one. A
-connection whose request is being answered is not idle.
+connection is idle until its request has arrived whole, and again once that is answered.
 """
 
 import asyncio
 import json
-from contextlib import suppress
+import logging
+import sys
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from coderv2_local.serving.errors import bad
+from coderv2_local.serving.errors import ApiError
+from coderv2_local.serving.guard import MAX_HEAD
+from coderv2_local.serving.incoming import DRAIN_BYTES, DRAIN_SECONDS
 from coderv2_local.serving.state import Serving
+
+REASONS = {
+    431: f"the head of the request is larger than {MAX_HEAD} bytes",
+    501: "this Transfer-Encoding is not known here: chunked is",
+}
+log = logging.getLogger("coder.serve")
 
 
 class Connections:
@@ -33,15 +42,21 @@ class Connections:
         return self._serving.limits.head_seconds
 
     def enter(self, connection: "Connection", is_open: int) -> None:
-        self.rest(connection)
+        """A new one. Those that are being answered do not give way to it: the queue bounds them."""
         if is_open > self._serving.limits.connections and self._idle:
             oldest = next(iter(self._idle))
             self.leave(oldest)
             self._serving.metrics.add("shed_connections_total")
             oldest.transport.abort()
+        self.rest(connection)
+
+    def refuse(self, status: int) -> None:
+        """Count and log a request that is none."""
+        self._serving.metrics.requests["other", status] += 1
+        log.info("no request %d", status)
 
     def rest(self, connection: "Connection") -> None:
-        """It waits for a request now."""
+        """It waits for a request, or for the rest of one."""
         self._idle.pop(connection, None)
         self._idle[connection] = None
 
@@ -57,6 +72,7 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._all = all_of_them
         self._head_timer: asyncio.TimerHandle | None = None
+        self._is_refused, self._swallowed = False, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -69,26 +85,49 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            self._swallow(len(data))
+            return
         super().data_received(data)
         if self._is_answering():
             self._stop_timer()
-            self._all.leave(self)
+            if self.conn.their_state is not h11.SEND_BODY:
+                self._all.leave(self)
         elif self._head_timer is None:
             self._expect_head()  # a second request has begun to arrive
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._is_answering() and not self.transport.is_closing():
+        if not self._is_answering():
             self._all.rest(self)
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP gets the same shape of error as any other bad request, and the connection is closed."""
-        body = json.dumps(bad(msg.rstrip(".")).body()).encode()
+        """What is no HTTP gets the same shape of error as any other bad request, and the connection is closed.
+
+        uvicorn calls this where it has caught h11's error, which knows a better status than 400.
+        """
+        fault = sys.exc_info()[1]
+        status = fault.error_status_hint if isinstance(fault, h11.RemoteProtocolError) else 400
+        body = json.dumps(ApiError(status, REASONS.get(status, msg.rstrip("."))).body()).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
-        with suppress(h11.LocalProtocolError):  # an answer has begun already
-            for part in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+        answer = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+        try:
+            for part in (answer, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(part) or b"")
-        self.transport.close()
+        except h11.LocalProtocolError:  # an answer has begun already
+            self.transport.close()
+            return
+        self._all.refuse(status)
+        self._is_refused = True
+        self._stop_timer()
+        self.transport.write_eof()
+        self._head_timer = self.loop.call_later(DRAIN_SECONDS, self.transport.abort)
+
+    def _swallow(self, size: int) -> None:
+        """What comes after that is not looked at."""
+        self._swallowed += size
+        if self._swallowed > DRAIN_BYTES:
+            self.transport.abort()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -7,6 +7,7 @@ model busy: so requests that a browser sends on behalf of another site, which it
 
 import hmac
 from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from coderv2_local.remote.address import parse_address
@@ -14,7 +15,20 @@ from coderv2_local.serving.errors import ApiError
 from quant.errors import InputError
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+VERSIONS = ("1.0", "1.1")
+MAX_TARGET = 8 << 10
+MAX_HEAD = 64 << 10
 OPEN_PATHS = ("/health", "/v1/health")
+
+
+def check_head(scope: Mapping[str, Any]) -> None:
+    """Raises ApiError unless a request is of a version of HTTP that is spoken here, and its head of a usual size."""
+    if scope["http_version"] not in VERSIONS:
+        raise ApiError(505, f"HTTP/{scope['http_version']} is not spoken here: HTTP/1.1 is")
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET:
+        raise ApiError(414, f"the address is longer than {MAX_TARGET} bytes")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD:
+        raise ApiError(431, f"the headers are larger than {MAX_HEAD} bytes")
 
 
 def check_host(headers: Mapping[str, str], allowed: Collection[str] | None) -> None:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from coderv2_local.home import home
 from coderv2_local.serving.app import make_app
 from coderv2_local.serving.connections import Connections
+from coderv2_local.serving.guard import MAX_HEAD
 from coderv2_local.serving.state import Serving
 from coderv2_local.states.prefix_states import PrefixStates
 from quant.errors import CoderError, InputError
@@ -24,7 +25,6 @@ GRACE_SECONDS = 5
 CUT_SECONDS = 5
 """And then to be told so, before its connection is closed."""
 KEEP_ALIVE_SECONDS = 75
-MAX_HEAD = 64 << 10  # bytes of a request's head
 BACKLOG = 512
 
 

@@ -21,15 +21,17 @@ class Limits:
 
     Attributes:
         body: bytes of a request.
+        bodies: bytes of large requests that are in memory at a time, all together.
         body_seconds: for a whole request to arrive.
         head_seconds: for the head of a connection's first request to arrive.
         connections: open at a time; the one that has been idle longest gives way.
-        waiting: requests in the queue.
+        waiting: requests in each lane of the queue.
         seconds: for a request that names no `deadline_ms`, the queue included.
         max_tokens: of an answer, for a request that names none.
     """
 
     body: int = 8 << 20
+    bodies: int = 128 << 20
     body_seconds: float = 30.0
     head_seconds: float = 20.0
     connections: int = 512
@@ -46,6 +48,7 @@ class Serving:
         instance: tells this run of the server from any other.
         temperature, repeat_penalty: of answers, where a request does not say.
         log_prompts: write what users send into the log.
+        held_bytes: of large requests, that are in memory now.
     """
 
     backend: LocalBackend
@@ -60,6 +63,7 @@ class Serving:
     kept: ServedStates = field(default_factory=ServedStates)
     metrics: Metrics = field(default_factory=Metrics)
     created: int = field(default_factory=lambda: int(time.time()))
+    held_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.lines = LineIds(self.backend.vocabulary, self.backend.engine.header.metadata)
