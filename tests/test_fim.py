@@ -227,6 +227,14 @@ def test_other_files_come_first_under_their_paths(tiny):
     assert prompt_texts(Hole("x = 1\n", ""), WithContext(tiny, 2047), options)[0] == prefix
 
 
+def test_a_filling_tells_which_named_files_were_cut(tiny):
+    snippets = (Snippet("a.py", lines(2000)), Snippet("b.py", lines(2000)), Snippet("c.py", "x = 1\n"))
+    options = FillOptions(max_tokens=2, snippets=snippets, asked_for_context=True, label="d.py")
+    cut = fill(Hole("x = 1\n", ""), tiny, None, options).cut
+    assert [(c.label, c.of_lines) for c in cut] == [("a.py", 2000), ("b.py", 2000)]
+    assert all(0 < c.lines < 2000 for c in cut)
+
+
 def test_the_replaced_range_is_counted_from_1():
     for place, start, end in (("f:2", (2, 5), (2, 5)), ("f:2-3", (2, 1), (3, 13)), ("f:1:4", (1, 4), (1, 4))):
         assert replaced_range(SOURCE, hole_at(SOURCE, parse_target(place))) == (start, end)

@@ -4,9 +4,11 @@ import os
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coderv2_local.fim.comments import path_comment
-from coderv2_local.fim.context import Snippet, outline, preamble
+from coderv2_local.fim.context import Cut, Snippet, outline, preamble
 from coderv2_local.fim.related import label_of, named_snippets, related_snippets
 
 
@@ -149,6 +151,33 @@ def test_snippets_are_cut_at_whole_lines_within_the_budget():
     assert words(text) <= 100
     assert all(line.startswith(("#", "line ", "x =")) or not line for line in text.split("\n"))
     assert preamble([long], "c.py", words, 3) == preamble([], "c.py", words, 100) == ""
+
+
+def test_named_files_share_the_budget_and_what_is_cut_is_told():
+    long = [Snippet(f"{name}.py", "".join(f"{name} {n}\n" for n in range(1000))) for name in "ab"]
+    small, cut = Snippet("small.py", "x = 1\n"), []
+    text = preamble([long[0], small, long[1]], "c.py", words, 200, is_shared=True, cut=cut)
+    assert 180 <= words(text) <= 200
+    assert "# small.py\nx = 1\n\n# b.py\nb 0\n" in text
+    assert [(c.label, c.of_lines) for c in cut] == [("a.py", 1000), ("b.py", 1000)]
+    for c, name in zip(cut, "ab", strict=True):
+        assert 40 <= c.lines == text.count(f"\n{name} ") <= 50
+    cut = []
+    assert preamble([small, Snippet("one.py", "y " * 999)], "c.py", words, 100, is_shared=True, cut=cut)
+    assert cut == [Cut("one.py", 0, 1)]  # its only line does not fit
+    cut = []
+    assert preamble([small], "c.py", words, 0, cut=cut) == ""
+    assert cut == [Cut("small.py", 0, 1)]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=6), st.integers(0, 400))
+def test_shares_leave_nothing_that_somebody_needs(sizes, budget):
+    snippets = [Snippet(f"{n}", "w\n" * size) for n, size in enumerate(sizes)]
+    cut = []
+    text = preamble(snippets, "c", words, budget, is_shared=True, cut=cut)
+    assert words(text) <= max(budget, 0)
+    whole = 2 + sum(size + 4 for size in sizes)  # of each, two words of its path, and two for the blank line
+    assert bool(cut) == (budget < whole)
 
 
 @pytest.mark.parametrize(

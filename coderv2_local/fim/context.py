@@ -38,26 +38,66 @@ def outline(text: str, *, most_lines: int = 200) -> str:
     return "\n".join((found or lines)[:most_lines]) + "\n"
 
 
-def preamble(snippets: Sequence[Snippet], own_label: str, count: Callable[[str], int], budget: int) -> str:
+@dataclass(frozen=True)
+class Cut:
+    """What of a snippet found no room: it is shown to its line `lines` of `of_lines`; 0 where it is left out."""
+
+    label: str
+    lines: int
+    of_lines: int
+
+
+def preamble(
+    snippets: Sequence[Snippet],
+    own_label: str,
+    count: Callable[[str], int],
+    budget: int,
+    *,
+    is_shared: bool = False,
+    cut: list[Cut] | None = None,
+) -> str:
     """The snippets within `budget` tokens, each under its path, and last the path of the hole's own file.
 
     Whole lines are dropped from the end of a snippet that does not fit. "" where there is nothing to show. The order is
     kept: what stands here is evaluated once and used again as long as it stays the same.
+
+    Args:
+        is_shared: all have the same right to the budget, and what one does not need goes to the others; else the first
+            one takes what it needs.
+        cut: what is not shown whole is appended.
     """
-    if not snippets or budget <= 0:
+    if not snippets:
         return ""
     last = path_comment(own_label)
-    left = budget - count(last)
+    texts = [snippet.text.replace("\r\n", "\n").strip("\n") for snippet in snippets]
+    heads = [path_comment(snippet.label) for snippet in snippets]
+    left = max(budget - count(last), 0) if budget > 0 else 0
+    needs = [_need(head, text, count, left) for head, text in zip(heads, texts, strict=True)] if is_shared else []
+    shares = _shares(needs, left) if is_shared else [left] * len(snippets)
     out = ""
-    for snippet in snippets:
-        head = path_comment(snippet.label)
-        text = _first_lines(snippet.text.replace("\r\n", "\n").strip("\n"), count, left - count(head) - 2)
-        if not text:
-            continue
-        piece = f"{head}{text}\n\n"
-        left -= count(piece)
-        out += piece
+    for snippet, head, text, share in zip(snippets, heads, texts, shares, strict=True):
+        shown = _first_lines(text, count, min(share, left) - count(head) - 2)
+        if cut is not None and shown != text:
+            cut.append(Cut(snippet.label, shown.count("\n") + bool(shown), text.count("\n") + 1))
+        if shown:
+            piece = f"{head}{shown}\n\n"
+            left -= count(piece)
+            out += piece
     return out + last if out else ""
+
+
+def _need(head: str, text: str, count: Callable[[str], int], budget: int) -> int:
+    """Tokens that a snippet takes whole; of one that is too long anyway, not all are counted."""
+    return count(head) + count(text) + 2 if len(text) <= 16 * budget else budget
+
+
+def _shares(needs: Sequence[int], budget: int) -> list[int]:
+    """The budget in equal parts; what one does not need goes to those that need more."""
+    shares = [0] * len(needs)
+    for n, i in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):
+        shares[i] = min(needs[i], budget // (len(needs) - n))
+        budget -= shares[i]
+    return shares
 
 
 def _first_lines(text: str, count: Callable[[str], int], budget: int) -> str:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from coderv2_local.backend import Backend, Generation, Progress, TimeLimited
-from coderv2_local.fim.context import Snippet, preamble
+from coderv2_local.fim.context import Cut, Snippet, preamble
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.stops import End, Watch, end_of
 from coderv2_local.fim.trims import trimmed
@@ -31,7 +31,7 @@ class FillOptions:
         max_seconds: for the prompt and the middle together; what there is by then is the answer. None: no limit.
         budgets: tokens of each part of the prompt.
         snippets: of other files, the most useful first.
-        asked_for_context: the user named those files: then they are shown in small contexts, too.
+        asked_for_context: the user named those files: then they share the room, and are shown in small contexts, too.
         label: the path of the hole's own file, to stand between the snippets and its text.
     """
 
@@ -55,6 +55,7 @@ class Filling:
         suffix_tokens: of the prompt, those of the text after the hole, counted or estimated: every call evaluates them.
         prompt_seconds, seconds: until the first token, and from then on.
         rule_seconds: of these, spent on the rules.
+        cut: of the snippets, those that found no room, or not all of it.
     """
 
     text: str
@@ -66,6 +67,7 @@ class Filling:
     prompt_seconds: float
     seconds: float
     rule_seconds: float
+    cut: tuple[Cut, ...] = ()
 
 
 class _OutOfTime(Exception):
@@ -96,9 +98,10 @@ def fill(
     watch, end, in_time = Watch(near), None, True
     rule_seconds = time.perf_counter() - fed
     suffix_tokens, generation = 0, Generation(iter(()))
+    cut: list[Cut] = []
     try:
         with _limit(backend, options.max_seconds):
-            prefix, suffix = prompt_texts(hole, backend, options)
+            prefix, suffix = prompt_texts(hole, backend, options, cut)
             suffix_tokens = counter(backend)(suffix)
             generation = _begin(backend, prefix, suffix, sampling, options.max_tokens, watch_the_time)
             for chunk in generation:
@@ -132,6 +135,7 @@ def fill(
         generation.prompt_seconds,
         generation.seconds,
         rule_seconds,
+        tuple(cut),
     )
 
 
@@ -157,8 +161,12 @@ def _close(chunks: Iterator[str]) -> None:
         chunks.close()
 
 
-def prompt_texts(hole: Hole, backend: Backend, options: FillOptions) -> tuple[str, str]:
-    """Prefix and suffix as the model is shown them: other files first, line ends made one newline each."""
+def prompt_texts(hole: Hole, backend: Backend, options: FillOptions, cut: list[Cut] | None = None) -> tuple[str, str]:
+    """Prefix and suffix as the model is shown them: other files first, line ends made one newline each.
+
+    Args:
+        cut: snippets that are not shown whole are appended.
+    """
     count = counter(backend)
     budgets = budgets_for(
         backend,
@@ -168,7 +176,14 @@ def prompt_texts(hole: Hole, backend: Backend, options: FillOptions) -> tuple[st
         asked=options.asked_for_context,
     )
     seen = window(hole, count, budgets)
-    others = preamble(options.snippets, options.label or "this file", count, budgets.context)
+    others = preamble(
+        options.snippets,
+        options.label or "this file",
+        count,
+        budgets.context,
+        is_shared=options.asked_for_context,
+        cut=cut,
+    )
     return others + seen.prefix.replace("\r\n", "\n"), seen.suffix.replace("\r\n", "\n")
 
 
