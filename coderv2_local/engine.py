@@ -8,6 +8,7 @@ cache is F16.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coderv2_local import llama_library
+from coderv2_local.attention_tiles import AttentionTiles
 from coderv2_local.engine_errors import Cancelled, ContextFull, EngineError
 from coderv2_local.growing_context import GrowingContext
 from coderv2_local.hooks import Dispatcher, Tap
@@ -27,7 +29,9 @@ from coderv2_local.mapped_model import load_model
 from coderv2_local.placement.context_size import check_context
 from coderv2_local.placement.load_options import DEFAULT_CONTEXT, DEFAULTS, LoadOptions
 from coderv2_local.sampling.logprobs import TokenLogprobs
-from coderv2_local.sampling.sampler import Sampler, SamplingOptions, last_logprobs
+from coderv2_local.sampling.options import SamplingOptions
+from coderv2_local.sampling.sampler import Sampler, last_logprobs
+from coderv2_local.token_engine import shared_prefix
 from coderv2_local.vocabulary import Vocabulary
 from converters.gguf_header import GgufHeader, read_header
 from quant.cores import usable_cores
@@ -79,6 +83,7 @@ class Engine:
         self.n_batch = min(options.n_batch, self.n_ctx)
         self.n_threads = options.n_threads or usable_cores()
         self.tokens: list[int] = []  # what the KV cache holds
+        self._tiles = AttentionTiles(self.header, options)
         self.taps = tuple(taps)
         self._dispatcher = Dispatcher(taps) if taps else None
         if self._dispatcher:
@@ -151,7 +156,7 @@ class Engine:
         on_progress: Callable[[int, int], None] | None = None,
         logprobs: list[TokenLogprobs] | None = None,
     ) -> Generator[int, None, None]:
-        """Ids that continue `ids`, until an end token (which is not yielded), `max_tokens`, or a full context.
+        """Ids that continue `ids`, until an end token or a stop id (not yielded), `max_tokens`, or a full context.
 
         Stop iterating, or close the iterator, to cancel: what was yielded stays evaluated but for the last id. Stop
         strings are not looked for: the engine knows no text.
@@ -168,7 +173,7 @@ class Engine:
             self.evaluate(ids, room=min(max_tokens, ROOM), on_progress=on_progress)
             for n in range(max_tokens):
                 token = sampler.pick(self._context.handle)
-                if self.vocabulary.is_end(token):
+                if self.vocabulary.is_end(token) or token in options.stop_ids:
                     return
                 if options.logprobs is not None and logprobs is not None:
                     logprobs.append(last_logprobs(self._context.handle, self.vocabulary.size, token, options.logprobs))
@@ -185,6 +190,11 @@ class Engine:
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` evaluated tokens."""
         self._thread.run(lambda: self._forget(length))
+
+    @property
+    def version(self) -> str:
+        """What computes: a state of another is not its own."""
+        return f"{llama.llama_version().decode()} in llama-cpp-python {version('llama-cpp-python')}"
 
     def state(self) -> npt.NDArray[np.uint8]:
         """A copy of what is evaluated, to hand to :meth:`set_state` later: (bytes,), about the KV cache's size.
@@ -220,7 +230,7 @@ class Engine:
         Returns:
             How many of `ids` need not be evaluated; the last always is: its logits are wanted.
         """
-        keep = 0 if anew else min(shared_prefix(self.tokens, ids), len(ids) - 1)
+        keep = 0 if anew else self._tiles.begin(min(shared_prefix(self.tokens, ids), len(ids) - 1), len(ids))
         self._forget(keep)
         self._reserve(min(len(ids) + room, self.n_ctx))
         return keep
@@ -291,9 +301,3 @@ class Engine:
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
-
-
-def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading ids two sequences share."""
-    n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
