@@ -1,5 +1,6 @@
 """Filling in: where the hole is, what is shown of its surroundings, what comes back."""
 
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from remote_servers import STREAM_HEAD, ScriptedServer, answer, events, models
+from serve_process import serving
 
 from coderv2_local import remote
 from coderv2_local.backend import Capabilities, Generation
@@ -18,7 +20,10 @@ from coderv2_local.fim.source import read_source
 from coderv2_local.fim.target import Target, hole_at, parse_target, replaced_range
 from coderv2_local.fim.window import Budgets, counter, prefix_start, suffix_end, window
 from coderv2_local.local_backend import LocalBackend
+from coderv2_local.models import find_model
+from coderv2_local.placement.load_wishes import NO_WISHES
 from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.serving.find_server import open_running
 from quant.errors import CoderError, InputError
 
 SOURCE = "def add(a, b):\n    \n    return c\n"
@@ -328,6 +333,22 @@ def test_time_ends_the_waiting_for_a_server_that_is_silent(silent_at):
         assert time.perf_counter() - began < 5
     assert (filling.text, filling.reason) == ("b = 2" if silent_at == "in the middle" else "", "time")
     assert silent_at == "/tokenize" or "/infill" in running.paths()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_time_ends_the_waiting_for_a_server_of_ours_that_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("CODER_HOME", str(tmp_path))
+    with serving(tmp_path) as served, open_running(find_model("tiny"), NO_WISHES, seconds=30) as backend:
+        served.process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.perf_counter()
+            filling = fill(Hole("a = 1\n", "\nc = 3\n"), backend, None, FillOptions(max_seconds=0.5))
+            assert (filling.text, filling.reason) == ("", "time")
+            assert open_running(find_model("tiny"), NO_WISHES, seconds=0.5) is None
+            assert time.perf_counter() - began < 8
+        finally:
+            served.process.send_signal(signal.SIGCONT)
+        assert fill(Hole("a = 1\n", "\nc = 3\n"), backend).reason != "time"  # the limit was of that filling alone
 
 
 def test_a_failure_in_time_is_no_end_of_the_time():

@@ -34,10 +34,15 @@ class BehindServer(Protocol):
         ...
 
 
-def open_running(model: Model, wishes: LoadWishes, *, exact_routing: bool = True) -> "ServedBackend | None":
+def open_running(
+    model: Model, wishes: LoadWishes, *, exact_routing: bool = True, seconds: float | None = None
+) -> "ServedBackend | None":
     """A running server of the same model as a backend; None where there is none, or it does not answer.
 
     The key of a server that wants one is expected in `CODER_SERVE_KEY`.
+
+    Args:
+        seconds: that its first answers may take, together; None for the usual limits.
     """
     server = find_server(model.path, wishes, exact_routing=exact_routing) if model.path else None
     if model.path is None or server is None or (server.needs_key and not os.environ.get(KEY_VARIABLE)):
@@ -48,7 +53,7 @@ def open_running(model: Model, wishes: LoadWishes, *, exact_routing: bool = True
 
     try:
         key = read_key(parse_address(server.address), KEY_VARIABLE, os.environ) if server.needs_key else None
-        backend = ServedBackend(model, server, key)
+        backend = ServedBackend(model, server, key, seconds)
     except CoderError:
         return None
     note_use(model.path)

@@ -1,5 +1,7 @@
 """The model behind a `coder serve` of this machine, as a backend."""
 
+from contextlib import nullcontext
+
 from coderv2_local.models import Model
 from coderv2_local.remote import RemoteBackend, TimeLimits
 from coderv2_local.remote.address import parse_address
@@ -21,13 +23,16 @@ class ServedBackend(RemoteBackend):
         model: the name that the user gave, and the file that both mean.
         server: what runs it.
         key: of the server; None where it wants none.
+        seconds: that its first answers may take, together; None for the usual limits.
 
     Raises:
         CoderError: the server does not answer.
     """
 
-    def __init__(self, model: Model, server: ServerFile, key: Key | None) -> None:
-        super().__init__(Client(parse_address(server.address), key, LIMITS))
+    def __init__(self, model: Model, server: ServerFile, key: Key | None, seconds: float | None = None) -> None:
+        client = Client(parse_address(server.address), key, LIMITS)
+        with nullcontext() if seconds is None else client.within(seconds):
+            super().__init__(client)
         self.name = model.name
         self.address = server.address
         self._server = server
