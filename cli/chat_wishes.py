@@ -9,7 +9,7 @@ from coderv2_local.load_settings import load_wishes
 from coderv2_local.models import Model, find_model
 from coderv2_local.open_model import open_model
 from coderv2_local.preferences import Preferences
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.sampling.seed import new_seed
 from coderv2_local.serving.find_server import open_running
 from coderv2_local.sessions.attachments import Attachment, attach, expand

@@ -16,7 +16,7 @@ from coderv2_local.fim.related import label_of, named_snippets, related_snippets
 from coderv2_local.fim.window import USUAL, Budgets
 from coderv2_local.load_settings import load_wishes
 from coderv2_local.preferences import Preferences
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from quant.errors import InputError
 
 MAX_TOKENS = 128

@@ -19,7 +19,7 @@ from cli.keyboard import CommandCompleter, Keyboard, history
 from cli.saved_state import SavedState
 from cli.status_line import NEARLY_FULL, status
 from coderv2_local.backend import Backend, Generation
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.home import home, home_folder
 from coderv2_local.models import Model, known_models
 from coderv2_local.sessions.conversation import Asked, Conversation, Event

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from coderv2_local.prompt.layout import Message
-from coderv2_local.sampling.sampler import SamplingOptions, TokenLogprobs
+from coderv2_local.sampling.logprobs import TokenLogprobs
+from coderv2_local.sampling.options import SamplingOptions
 
 MINIMUM_ANSWER = 64  # tokens that must be left for an answer before a prompt counts as too long
 

@@ -8,7 +8,6 @@ cache is F16.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -94,7 +93,7 @@ class Engine:
         self._release.callback(self._thread.close)
         self.vocabulary = Vocabulary(self._model, self.header.metadata.get("tokenizer.ggml.token_type"))
         if self._dispatcher:
-            self._dispatcher.start()
+            self._dispatcher.start(self.options)
 
     def _make_context(self) -> GrowingContext:
         decided = replace(self.options, n_ctx=self.n_ctx, n_batch=self.n_batch, n_threads=self.n_threads)
@@ -194,7 +193,7 @@ class Engine:
     @property
     def version(self) -> str:
         """What computes: a state of another is not its own."""
-        return f"{llama.llama_version().decode()} in llama-cpp-python {version('llama-cpp-python')}"
+        return llama_library.version()
 
     def state(self) -> npt.NDArray[np.uint8]:
         """A copy of what is evaluated, to hand to :meth:`set_state` later: (bytes,), about the KV cache's size.

@@ -36,6 +36,11 @@ def start() -> None:
         _started = True
 
 
+def version() -> str:
+    """Of llama.cpp, and of the package that brings it."""
+    return f"{llama.llama_version().decode()} in llama-cpp-python {llama_cpp.__version__}"
+
+
 def complaints() -> str:
     """The warnings and errors of llama.cpp since the last :func:`forget_log`, in one line."""
     lines, keep = [], False

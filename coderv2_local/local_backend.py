@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 
 from coderv2_local.backend import MINIMUM_ANSWER, Capabilities, Generation, Progress, without_first_space
-from coderv2_local.engine import ContextFull, Engine, shared_prefix
+from coderv2_local.engine import Engine
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.hooks import Tap
 from coderv2_local.inspection import load_notices
 from coderv2_local.larger_than_memory.expert_prefetch import larger_than_memory
@@ -21,10 +22,11 @@ from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.placement.place import load_options_for
 from coderv2_local.prompt.layout import ChatFormat, Message, chat_format, chat_prompt, infill_prompt
 from coderv2_local.routing import install_taps
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.states.kept_states import KeptStates
 from coderv2_local.states.prefix_states import PrefixStates
 from coderv2_local.stream import decode_utf8, printable, until, whole_pieces
+from coderv2_local.token_engine import MakeEngine, TokenEngine, shared_prefix
 from converters.gguf_config import config_of
 from converters.gguf_header import read_header
 from quant.recipes import is_expert
@@ -40,6 +42,7 @@ class LocalBackend:
         name: to show; None takes the file's.
         states: where :meth:`save_state` keeps what is evaluated; None for nowhere.
         kept: brings back, before each prompt, what was evaluated for another conversation or file.
+        make_engine: what loads the file; another engine's class stands here.
 
     Raises:
         InputError: the file cannot be used.
@@ -56,6 +59,7 @@ class LocalBackend:
         name: str | None = None,
         states: PrefixStates | None = None,
         kept: KeptStates | None = None,
+        make_engine: MakeEngine = Engine,
     ) -> None:
         header = read_header(path)
         self._unmet: list[str] = []
@@ -65,7 +69,7 @@ class LocalBackend:
         taps: list[Tap] = [*install_taps(header.metadata)] if exact_routing else []
         self.streaming = larger_than_memory(path, header, options.expert_memory) if options.stream_experts else []
         taps += self.streaming
-        self.engine = Engine(path, options, taps=taps, header=header)
+        self.engine: TokenEngine = make_engine(path, options, taps=taps, header=header)
         self.name = name or path.name
         self._states, self._kept = states, kept
         self.vocabulary = self.engine.vocabulary
@@ -167,7 +171,7 @@ class LocalBackend:
             )
         options = replace(
             options,
-            banned=[*options.banned, *self._banned],
+            banned=[*options.banned, *(i for i in self._banned if i not in options.stop_ids)],
             grammar=options.effective_grammar(),  # refused here, where it cannot be followed, not at the first chunk
             json_schema=None,
         )

@@ -377,3 +377,66 @@ def test_ctrl_c_hangs_up(server, tmp_path):
     assert running.returncode == 130
     assert b"Traceback" not in errors
     assert server.hung_up.wait(10)
+
+
+REMOTE_CHAT = """
+import sys
+from coderv2_local.models import Model
+from coderv2_local.open_model import open_model
+from coderv2_local.prompt.layout import Message
+from coderv2_local.sampling.options import SamplingOptions
+import coderv2_local.fim.fill, coderv2_local.sessions.conversation
+backend = open_model(Model("there", address=sys.argv[1]))
+print("".join(backend.chat([Message("user", "hi")], SamplingOptions(), 8)))
+print(sorted(name for name in sys.modules if name.startswith("llama_cpp")))
+"""
+
+
+def test_a_chat_elsewhere_loads_no_llama_cpp(server):
+    connect(server).close()
+    done = subprocess.run(
+        [sys.executable, "-c", REMOTE_CHAT, server.address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout == "hello\n[]\n", done.stderr
+
+
+def test_stop_ids_go_where_they_are_known():
+    stops = SamplingOptions(stop_ids=[7, 9])
+    assert sampling_fields(stops, Flavour.VLLM)["stop_token_ids"] == [7, 9]
+    assert "stop_token_ids" not in sampling_fields(SamplingOptions(), Flavour.VLLM)
+    with pytest.raises(InputError, match="cannot be given token ids to stop at"):
+        sampling_fields(stops, Flavour.LLAMA_SERVER)
+
+
+CONFIG = """
+[servers.office]
+url = "{}"
+key_variable = "OFFICE_KEY"
+"""
+
+
+def test_a_named_server_gets_its_key_and_shows_it_nowhere(server, coder, tmp_path, monkeypatch):
+    connect(server).close()
+    server.requests.clear()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text(CONFIG.format(server.address))
+    monkeypatch.delenv("OFFICE_KEY", raising=False)
+    assert_refused(coder("chat", "-m", "office", "-p", "hi"), "OFFICE_KEY is not set")
+    assert not server.requests
+    monkeypatch.setenv("OFFICE_KEY", SECRET)
+    monkeypatch.setenv("CODER_API_KEY", "another-key")
+    done = coder("chat", "-m", "office", "-p", "hi")
+    assert done.stdout.strip() == "hello", done.stderr
+    assert {r.path for r in server.requests} >= {"/v1/models", CHAT}
+    assert {r.headers["authorization"] for r in server.requests} == {f"Bearer {SECRET}"}
+    # the server refuses, and repeats the key
+    server.answers[CHAT] = [answer({"error": {"message": f"the key {SECRET} is wrong"}}, 401)]
+    refused = coder("chat", "-m", "office", "-p", "hi")
+    assert refused.returncode != 0
+    assert "key" in refused.stderr
+    for shown in (done, refused):
+        assert SECRET not in shown.stdout + shown.stderr

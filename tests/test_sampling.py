@@ -44,10 +44,38 @@ def test_a_bias_decides_and_a_ban_excludes(engine, prompt):
     assert next(engine.generate(prompt, SamplingOptions(logit_bias={best: 1000.0}, banned=[best]), 1)) != best
 
 
-@pytest.mark.parametrize("options", [{"logit_bias": {99_999: 1.0}}, {"banned": [-1]}])
+@pytest.mark.parametrize("options", [{"logit_bias": {99_999: 1.0}}, {"banned": [-1]}, {"stop_ids": [99_999]}])
 def test_ids_that_are_not_there_are_refused(engine, prompt, options):
     with pytest.raises(InputError, match="there is no token"):
         next(engine.generate(prompt, SamplingOptions(**options), 1))
+
+
+@pytest.mark.parametrize("lonely", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}], ids=lambda o: next(iter(o)))
+def test_each_filter_leaves_the_best_token_alone_at_its_extreme(engine, prompt, lonely):
+    def drawn(**options):
+        return [next(engine.generate(prompt, SamplingOptions(**HOT | options, seed=seed), 1)) for seed in range(8)]
+
+    best = int(np.argmax(engine.evaluate(prompt)))
+    assert drawn(**lonely) == [best] * 8
+    assert set(drawn()) - {best}
+
+
+def test_stop_ids_end_an_answer_as_the_vocabulary_does(engine, prompt):
+    whole = list(engine.generate(prompt, SamplingOptions(), 12))
+    stop = whole[5]
+    before = whole[: whole.index(stop)]
+    assert list(engine.generate(prompt, SamplingOptions(stop_ids=[stop]), 12)) == before
+    assert list(engine.generate(prompt, SamplingOptions(stop_ids=[1 + max(whole)]), 12)) == whole
+
+
+def test_a_special_token_to_stop_at_may_be_chosen(tiny):
+    special = next(i for i in tiny.vocabulary.special_ids() if not tiny.vocabulary.is_end(i))
+    wanted = {"logit_bias": {special: 1000.0}}
+    stopped = tiny.infill("a", "b", SamplingOptions(stop_ids=[special], **wanted), 8)
+    assert ("".join(stopped), stopped.ids, stopped.reason) == ("", [], "end")
+    banned = tiny.infill("a", "b", SamplingOptions(**wanted), 8)
+    "".join(banned)
+    assert banned.tokens
 
 
 @pytest.mark.parametrize(

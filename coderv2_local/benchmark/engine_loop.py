@@ -11,7 +11,7 @@ from coderv2_local.benchmark.runs import Run
 from coderv2_local.engine import Engine
 from coderv2_local.pages_in_memory import share_in_memory
 from coderv2_local.placement.load_options import LoadOptions
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 
 
 @dataclass(frozen=True)

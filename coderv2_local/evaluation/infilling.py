@@ -16,7 +16,7 @@ from coderv2_local.evaluation.documents import Document
 from coderv2_local.evaluation.holes import Sample
 from coderv2_local.evaluation.measures import edit_similarity, exact_match, parses
 from coderv2_local.fim.fill import FillOptions, by_the_rules, prompt_texts
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 
 PYTHON = "Python"
 

@@ -11,7 +11,7 @@ from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.stops import End, Watch, end_of
 from coderv2_local.fim.trims import trimmed
 from coderv2_local.fim.window import USUAL, Budgets, budgets_for, counter, window
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from quant.errors import CoderError, InputError
 
 OUT_OF_TIME = "time"

@@ -9,9 +9,10 @@ encoded as plain text, never as special tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from coderv2_local.vocabulary import Vocabulary
+if TYPE_CHECKING:
+    from coderv2_local.vocabulary import Vocabulary
 
 Role = Literal["system", "user", "assistant"]
 USER_TOKEN = "<｜User｜>"
@@ -54,7 +55,7 @@ def chat_format(template: str | None) -> ChatFormat:
 
 
 def chat_prompt(
-    messages: Sequence[Message], form: ChatFormat, vocabulary: Vocabulary, template: str | None = None
+    messages: Sequence[Message], form: ChatFormat, vocabulary: "Vocabulary", template: str | None = None
 ) -> list[int]:
     """Ids of a conversation that the assistant is to continue; also its own last turn, where that was cut.
 
@@ -93,20 +94,20 @@ def chat_prompt(
     return ids + vocabulary.encode(text) + _marker(form, "assistant", vocabulary)
 
 
-def answer_ids(message: Message, form: ChatFormat, vocabulary: Vocabulary) -> list[int]:
+def answer_ids(message: Message, form: ChatFormat, vocabulary: "Vocabulary") -> list[int]:
     """Ids of an assistant's turn; in the plain format its text is preceded by the space that belongs to it."""
     if message.ids is not None:
         return list(message.ids)
     return vocabulary.encode(" " + message.content if form is ChatFormat.PLAIN else message.content)
 
 
-def _marker(form: ChatFormat, role: Literal["user", "assistant"], vocabulary: Vocabulary) -> list[int]:
+def _marker(form: ChatFormat, role: Literal["user", "assistant"], vocabulary: "Vocabulary") -> list[int]:
     if form is ChatFormat.PLAIN:
         return []
     return [vocabulary.special(USER_TOKEN if role == "user" else ASSISTANT_TOKEN)]
 
 
-def infill_prompt(prefix: Sequence[int], suffix: Sequence[int], vocabulary: Vocabulary) -> list[int]:
+def infill_prompt(prefix: Sequence[int], suffix: Sequence[int], vocabulary: "Vocabulary") -> list[int]:
     """Ids of an infill prompt in PSM order: ``BOS fim_begin prefix fim_hole suffix fim_end``; the middle and EOS
     follow.
 

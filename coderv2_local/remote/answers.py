@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coderv2_local.backend import Reason
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.remote.failures import CONTEXT_WORDS, RemoteError, error_words
 from coderv2_local.remote.key import Key
 

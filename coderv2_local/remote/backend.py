@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from coderv2_local.backend import MINIMUM_ANSWER, Capabilities, Generation, Progress, without_first_space
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.prompt.layout import ChatFormat, Message, chat_format
 from coderv2_local.remote.answers import DONE, read_event
 from coderv2_local.remote.client import Client
@@ -17,7 +17,7 @@ from coderv2_local.remote.infill import infill_request, why_no_infill
 from coderv2_local.remote.request_fields import sampling_fields
 from coderv2_local.remote.server_sent_events import EventTooLarge, event_data
 from coderv2_local.remote.tokens import Tokenizer
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.stream import printable, until
 from quant.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.remote.address import Address
 from coderv2_local.remote.key import KEY_VARIABLE, Key
 from coderv2_local.stream import printable

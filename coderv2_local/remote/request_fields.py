@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from coderv2_local.remote.flavours import Flavour
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from quant.errors import InputError
 
 NEVER = -100
@@ -39,6 +39,13 @@ def sampling_fields(options: SamplingOptions, flavour: Flavour) -> dict[str, Any
         if flavour not in (*LLAMA, *GPU):
             raise _unknown("a bias on token ids", flavour)
         fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+    if options.stop_ids:
+        if flavour not in GPU:
+            raise InputError(
+                f"a {flavour.value} cannot be given token ids to stop at",
+                hint="vLLM and SGLang can, or a model file on this machine",
+            )
+        fields["stop_token_ids"] = list(options.stop_ids)
     if options.logprobs is not None:
         raise _unknown("log-probabilities by token id", flavour)
     return fields | _form(options, flavour)

@@ -3,24 +3,22 @@
 import ctypes
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coderv2_local.llama_library import llama
-from coderv2_local.sampling.gbnf import ROOT, check_grammar
-from coderv2_local.sampling.json_schema import grammar_of
+from coderv2_local.sampling.gbnf import ROOT
 from coderv2_local.sampling.logprobs import TokenLogprobs, token_logprobs
+from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.vocabulary import Vocabulary
 from quant.errors import CoderError, InputError
 
 __all__ = ["GrammarDeadEnd", "Sampler", "SamplingOptions", "TokenLogprobs"]
 
 PENALTY_WINDOW = 64  # tokens that the repetition penalty looks back over
-MAX_LOGPROBS = 100  # ids a token
 MAX_GRAMMAR_SECONDS = 5.0
 """Of this thread's own processor time, for one token; an ordinary grammar takes milliseconds."""
 
@@ -29,70 +27,6 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 
 class GrammarDeadEnd(CoderError):
     """Nothing in the vocabulary fits the grammar here, or finding out takes too long."""
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """Options of one generation.
-
-    Attributes:
-        temperature: 0 takes the most probable token each time.
-        top_k, top_p, min_p: which tokens stay in the draw; 0, 1.0 and 0.0 turn each off.
-        repeat_penalty: divides the logits of recent tokens; 1.0 turns it off.
-        seed: of the draw; the same seed, prompt and settings give the same text.
-        banned: ids that are never chosen.
-        stop: texts that end the answer; they are not part of it.
-        logit_bias: id → what is added to its logit.
-        grammar: in GBNF, that the answer must follow.
-        json_schema: that the answer must follow, as JSON; not together with `grammar`.
-        logprobs: for how many of the most probable tokens log-probabilities are wanted; None for none at all.
-
-    Raises:
-        InputError: a value out of its range, or both a grammar and a schema.
-    """
-
-    temperature: float = 0.0
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    seed: int = 0
-    banned: Sequence[int] = ()
-    stop: Sequence[str] = ()
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    grammar: str | None = None
-    json_schema: str | None = None
-    logprobs: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("temperature", self.temperature, 0, 10),
-            ("top_k", self.top_k, 0, 1_000_000),
-            ("top_p", self.top_p, 0, 1),
-            ("min_p", self.min_p, 0, 1),
-            ("repeat_penalty", self.repeat_penalty, 0.1, 10),
-            ("seed", self.seed, 0, 2**32 - 1),
-            ("logprobs", self.logprobs or 0, 0, MAX_LOGPROBS),
-        ):
-            if not low <= value <= high:
-                raise InputError(f"{name} is {value}: it must be between {low} and {high}")
-        for token, bias in self.logit_bias.items():
-            if math.isnan(bias) or bias == math.inf:
-                raise InputError(f"logit_bias of {token} is {bias}: it must be a number, or -inf to ban the token")
-        if self.grammar is not None and self.json_schema is not None:
-            raise InputError("both a grammar and a JSON schema are given", hint="give one of them")
-
-    def effective_grammar(self) -> str | None:
-        """The grammar that the answer must follow: the one given, or that of the schema.
-
-        Raises:
-            InputError: llama.cpp cannot use it, or a part of the schema is not supported.
-        """
-        if self.json_schema is not None:
-            return grammar_of(self.json_schema)
-        if self.grammar is not None:
-            check_grammar(self.grammar)
-        return self.grammar
 
 
 class Sampler:
@@ -115,7 +49,7 @@ class Sampler:
         self._grammar: Any = None
         self._size = vocabulary.size
         biases = [*options.logit_bias.items(), *((i, -math.inf) for i in options.banned)]
-        for token, _ in biases:
+        for token in [*(token for token, _ in biases), *options.stop_ids]:
             if not 0 <= token < self._size:
                 raise InputError(f"there is no token {token}: this model has {self._size}")
         self._forbidden = sorted({token for token, bias in biases if bias == -math.inf})

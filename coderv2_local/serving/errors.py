@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.sampling.sampler import GrammarDeadEnd
 from quant.errors import CoderError, InputError
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from coderv2_local.engine import Engine, EngineError
+from coderv2_local.engine_errors import EngineError
 from coderv2_local.states.kept_states import WORTH, KeptStates
 from coderv2_local.states.prefix_states import PrefixStates, StateError
 from coderv2_local.states.state_file import State
+from coderv2_local.token_engine import TokenEngine
 from quant.errors import InputError
 
 MOST_SAVED = 8
@@ -17,12 +18,12 @@ class ServedStates(KeptStates):
     def __iter__(self) -> Iterator[State]:
         return iter(list(self._states))
 
-    def keep_if_worth(self, engine: Engine) -> None:
+    def keep_if_worth(self, engine: TokenEngine) -> None:
         """Copy what `engine` holds, unless that is evaluated again as fast."""
         if len(engine.tokens) >= WORTH:
             self.keep(engine)
 
-    def save(self, engine: Engine, folder: PrefixStates, name: str) -> str | None:
+    def save(self, engine: TokenEngine, folder: PrefixStates, name: str) -> str | None:
         """Write the newest states to disk; `engine` holds one of them afterwards.
 
         Returns:
@@ -39,7 +40,7 @@ class ServedStates(KeptStates):
             return error.message
         return None
 
-    def restore(self, engine: Engine, folder: PrefixStates, name: str) -> str | None:
+    def restore(self, engine: TokenEngine, folder: PrefixStates, name: str) -> str | None:
         """Bring back what :meth:`save` wrote. Returns a notice where something was there but cannot be used."""
         notice = None
         for n in range(MOST_SAVED):

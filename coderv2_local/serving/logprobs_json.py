@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from coderv2_local.sampling.sampler import TokenLogprobs
+from coderv2_local.sampling.logprobs import TokenLogprobs
 from coderv2_local.vocabulary import Vocabulary
 
 LEAST = -9999.0

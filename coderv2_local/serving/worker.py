@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import closing, suppress
 
 from coderv2_local.backend import without_first_space
-from coderv2_local.engine import Cancelled, Engine, shared_prefix
+from coderv2_local.engine_errors import Cancelled
 from coderv2_local.fim.fill import by_the_rules
 from coderv2_local.fim.stops import Watch
 from coderv2_local.local_backend import LocalBackend
@@ -25,6 +25,7 @@ from coderv2_local.serving.metrics import Metrics
 from coderv2_local.serving.queue import JobQueue
 from coderv2_local.states.state_file import State
 from coderv2_local.stream import decode_utf8, until
+from coderv2_local.token_engine import TokenEngine, shared_prefix
 
 SMALL_STEP = 32
 """Tokens of an interrupted prompt's batch that are computed before the next interruption."""
@@ -51,7 +52,7 @@ class Worker:
 
     def __init__(self, backend: LocalBackend, kept: ServedStates, queue: JobQueue, metrics: Metrics) -> None:
         self._backend, self._kept, self._queue, self._metrics = backend, kept, queue, metrics
-        self._engine: Engine = backend.engine
+        self._engine: TokenEngine = backend.engine
         self._vocabulary = backend.vocabulary
         self._lock = threading.Lock()
         self._running: list[_Run] = []  # the interrupted one first, the one that runs last

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from coderv2_local.backend import Backend, Generation, Progress
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.prompt.layout import Message
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.sessions.attachments import Attachment, changed
 from quant.errors import InputError
 

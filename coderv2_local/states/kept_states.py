@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from coderv2_local.engine import Engine, shared_prefix
 from coderv2_local.states.state_file import State
+from coderv2_local.token_engine import TokenEngine, shared_prefix
 
 MAX_BYTES = 1 << 30
 MOST = 128  # each is compared with every prompt; those of a small model are too small for the bytes to bound them
@@ -30,7 +30,7 @@ class KeptStates:
         """Bytes of all copies."""
         return sum(state.data.nbytes for state in tuple(self._states))
 
-    def switch(self, engine: Engine, ids: Sequence[int]) -> int:
+    def switch(self, engine: TokenEngine, ids: Sequence[int]) -> int:
         """Call this before `ids` are evaluated: brings back the kept state that saves the most work.
 
         What `engine` holds now is kept first, where evaluating `ids` would lose a good part of it.
@@ -55,7 +55,7 @@ class KeptStates:
         length, i = max(lengths, default=(0, 0))
         return self._states[i] if length else None
 
-    def keep(self, engine: Engine) -> None:
+    def keep(self, engine: TokenEngine) -> None:
         """Copy what `engine` holds, in place of copies of its beginnings. One that goes further makes it needless."""
         tokens = list(engine.tokens)
         for state in self._states:

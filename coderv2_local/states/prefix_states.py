@@ -8,13 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-
-from coderv2_local.engine import Engine, EngineError
-from coderv2_local.llama_library import llama
+from coderv2_local.engine_errors import EngineError
 from coderv2_local.routing import ExactRouting
 from coderv2_local.states.fingerprint import model_fingerprint
 from coderv2_local.states.state_file import TEMPORARY, State, UnusableState, file_size, read_state, write_state
+from coderv2_local.token_engine import TokenEngine
 from quant.errors import CoderError
 
 MAX_BYTES = 4 << 30
@@ -40,7 +38,7 @@ class PrefixStates:
         self.folder = folder
         self.max_bytes = max_bytes
 
-    def save(self, engine: Engine, name: str) -> None:
+    def save(self, engine: TokenEngine, name: str) -> None:
         """Keep what `engine` has evaluated under `name`. Nothing evaluated: nothing is kept.
 
         Raises:
@@ -64,7 +62,7 @@ class PrefixStates:
                 hint="the next start evaluates the conversation again",
             ) from None
 
-    def restore(self, engine: Engine, name: str) -> str | None:
+    def restore(self, engine: TokenEngine, name: str) -> str | None:
         """Make what was kept under `name` the evaluated sequence of `engine`.
 
         Returns:
@@ -114,12 +112,12 @@ class PrefixStates:
             total -= bytes_
 
 
-def state_owner(engine: Engine) -> Mapping[str, Any]:
+def state_owner(engine: TokenEngine) -> Mapping[str, Any]:
     """What a state belongs to: with any of it different, its numbers would be others, or mean something else."""
     return {
         "model": model_fingerprint(engine.header),
         "KV cache type": engine.options.kv_type,
         "flash attention setting": engine.options.flash_attention,
         "routing": any(isinstance(tap, ExactRouting) for tap in engine.taps),
-        "llama.cpp": f"{llama.llama_version().decode()} in llama-cpp-python {llama_cpp.__version__}",
+        "llama.cpp": engine.version,
     }
