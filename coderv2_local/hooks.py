@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from coderv2_local.placement.load_options import LoadOptions
 from quant.errors import CoderError
 
 EvalCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)
@@ -58,8 +59,8 @@ class Noting(Protocol):
 class Starting(Protocol):
     """What a tap may also have: something to do before the first decode."""
 
-    def start(self) -> None:
-        """The model is mapped, and nothing is computed yet."""
+    def start(self, options: LoadOptions) -> None:
+        """The model is mapped, placed as `options` say, and nothing is computed yet."""
 
 
 @runtime_checkable
@@ -135,11 +136,11 @@ class Dispatcher:
         self._owed = 0  # nodes that were asked for and not yet handed over
         self.callback = EvalCallback(self._make_callback())
 
-    def start(self) -> None:
-        """Tell the taps that the model is mapped. Raises what they raise."""
+    def start(self, options: LoadOptions) -> None:
+        """Tell the taps that the model is mapped, and how it is placed. Raises what they raise."""
         for tap in self.taps:
             if isinstance(tap, Starting):
-                tap.start()
+                tap.start(options)
 
     def abandon(self) -> None:
         """End a decode that was stopped or failed: what it owes is not the next one's debt."""

@@ -286,3 +286,16 @@ def test_pages_that_are_missing_are_told_one_by_one(tmp_path):
 def test_a_missing_file_is_a_read_error(tmp_path):
     with pytest.raises(ReadError, match="cannot open"):
         ModelFiles([tmp_path / "none.gguf"])
+
+
+@pytest.mark.parametrize("expert_memory", [0, None], ids=["page cache", "own memory"])
+def test_experts_on_a_gpu_are_not_read(path, expert_memory):
+    """Without a GPU llama.cpp keeps all layers here, and page faults read what the tap leaves out."""
+    options = replace(STREAM, n_gpu_layers=3, cpu_expert_layers=(4,))
+    header = read_header(path)
+    taps = larger_than_memory(path, header, expert_memory)
+    with Engine(path, STREAM, taps=install_taps(header.metadata), header=header) as plain:
+        expected = plain.evaluate(IDS[:40])
+    with Engine(path, options, taps=[*install_taps(header.metadata), *taps], header=header) as engine:
+        np.testing.assert_array_equal(engine.evaluate(IDS[:40]), expected)
+    assert {layer for layer, _ in taps[0].counters.uses} == {1, 2, 4}

@@ -6,6 +6,7 @@ from synthetic_models import LITE, small_model
 
 from coderv2_local.larger_than_memory.weight_ranges import Range, Stack, dense_bytes, weight_ranges
 from coderv2_local.models import find_model
+from coderv2_local.placement.load_options import LoadOptions
 from converters.gguf_header import dequantize, read_header
 from quant import ggml
 
@@ -42,6 +43,29 @@ def test_every_byte_is_an_expert_s_or_dense_or_the_embedding_s(path):
     assert dense_bytes(header) <= ranges.dense_bytes < dense_bytes(header) + padding
     for a, b in zip(ranges.dense, ranges.dense[1:], strict=False):
         assert a.end < b.start
+
+
+@pytest.mark.parametrize(
+    ("options", "expert_layers", "dense_layers"),
+    [
+        (LoadOptions(), {1, 2, 3, 4}, {0, 1, 2, 3, 4}),
+        (LoadOptions(n_gpu_layers=1), {1, 2, 3, 4}, {0, 1, 2, 3, 4}),  # the output alone
+        (LoadOptions(n_gpu_layers=3), {1, 2}, {0, 1, 2}),
+        (LoadOptions(n_gpu_layers=3, cpu_expert_layers=(4,)), {1, 2, 4}, {0, 1, 2}),
+        (LoadOptions(n_gpu_layers=99, cpu_expert_layers=(1, 2)), {1, 2}, set()),
+        (LoadOptions(n_gpu_layers=6), set(), set()),
+    ],
+    ids=str,
+)
+def test_what_lies_on_a_gpu_is_not_the_processor_s_to_read(path, options, expert_layers, dense_layers):
+    header, ranges = read_header(path), weight_ranges(path).on_processor(options)
+    assert set(ranges.stacks) == expert_layers
+    for name, info in header.tensors.items():
+        if "_exps." in name or name == "token_embd.weight":
+            continue
+        there = any(r.start <= info.offset and info.offset + info.nbytes <= r.end for r in ranges.dense)
+        layer = int(name.split(".")[1]) if name.startswith("blk.") else None
+        assert there == (not options.n_gpu_layers if layer is None else layer in dense_layers), name
 
 
 def test_a_split_model_s_experts_are_found_in_all_its_parts(tmp_path, coder):

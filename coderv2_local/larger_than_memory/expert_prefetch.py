@@ -7,7 +7,6 @@ this layer's hidden state against the next layer's router, and advises the sures
 while this layer computes. docs/larger-than-memory.md has the figures.
 """
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from coderv2_local.larger_than_memory.expert_store import ExpertStore, NotCachea
 from coderv2_local.larger_than_memory.residency import SUPPORTED, ModelFiles, available_memory
 from coderv2_local.larger_than_memory.router_ahead import RouterAhead
 from coderv2_local.larger_than_memory.weight_ranges import Range, WeightRanges, weight_ranges
+from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.routing import read_floats
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
@@ -93,8 +93,7 @@ class ExpertPrefetch:
         self.expert_memory = expert_memory
         self.experts: ExpertStore = AdvisedExperts(ranges, files)
         self.counters = PrefetchCounters()
-        layers = sorted(ranges.stacks)
-        self._next = dict(itertools.pairwise(layers))
+        self._next: dict[int, int] = {}  # layer → the one after it
         self._hidden: dict[int, int] = {}  # layer → address of its hidden state, in the graph now computed
         self._known: dict[int, dict[int, bool]] = {}  # layer → expert guessed in this decode → was it in memory?
         self._guessed: set[int] = set()  # of the next layer
@@ -173,12 +172,17 @@ class ExpertPrefetch:
         self.counters.guesses += len(sure)
         self.experts.fetch(after, sure, guessed=True)
 
-    def start(self) -> None:
+    def start(self, options: LoadOptions) -> None:
         """Decide where the experts are kept, and say what is not as it should be. Reads nothing of the model.
+
+        What lies on a GPU is left out: the file's bytes are of no use any more.
 
         Raises:
             ReadError: a file of the model cannot be opened.
         """
+        self.ranges = self.ranges.on_processor(options)
+        self.experts = AdvisedExperts(self.ranges, self.files)
+        self._next = {layer: layer + 1 for layer in self.ranges.stacks if layer + 1 in self.ranges.stacks}
         self.files.find_mappings()
         if self.ranges.dense_bytes > available_memory():
             self.files.notices.append(
@@ -197,7 +201,7 @@ class ExpertPrefetch:
 
     def _start_store(self) -> Sequence[Range]:
         """Own memory for the experts if there can be, else the page cache."""
-        if self.expert_memory != 0 and self.keep_dense:
+        if self.expert_memory != 0 and self.keep_dense and self.ranges.stacks:
             cache = ExpertCache(self.ranges, self.files, self.expert_memory)
             try:
                 shared = cache.start(self.ranges.dense_bytes)

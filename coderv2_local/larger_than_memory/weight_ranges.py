@@ -4,14 +4,16 @@ An expert is one contiguous range of bytes in each stack of its layer: gate, up 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coderv2_local.placement.load_options import LoadOptions
 from converters.gguf_header import GgufHeader, TensorInfo
 from converters.gguf_model import open_gguf
 from quant.recipes import is_expert
 
+_LAYER = re.compile(r"blk\.(\d+)\.")
 _STACK = re.compile(r"blk\.(\d+)\.ffn_(gate|up|gate_up|down)_exps\.weight")
 _USED_LAST = "down"  # the order of use is: gate, up (or both fused), then down
 
@@ -75,6 +77,23 @@ class WeightRanges:
         """Bytes that every token reads."""
         return sum(r.length for r in self.dense)
 
+    def on_processor(self, options: LoadOptions) -> "WeightRanges":
+        """What of them the processor reads where `options` puts layers on GPUs: the last ones, the output being one.
+
+        Of those, the experts of some layers stay in main memory.
+        """
+        if not options.n_gpu_layers:
+            return self
+        layers = {name: int(match[1]) for name in self.tensors if (match := _LAYER.match(name))}
+        first = max(layers.values()) + 2 - options.n_gpu_layers
+
+        def stays(name: str) -> bool:
+            if name not in layers:
+                return name == "token_embd.weight"
+            return layers[name] < first or (is_expert(name) and layers[name] in options.cpu_expert_layers)
+
+        return _ranges(self.files, self.tensors, stays)
+
 
 def weight_ranges(path: Path) -> WeightRanges:
     """Find the weights of the model at `path`, the first part where it is split.
@@ -86,10 +105,17 @@ def weight_ranges(path: Path) -> WeightRanges:
     names = sorted({file for file, _ in model.tensors.values()} | {path.name})
     number = {name: i for i, name in enumerate(names)}
     tensors = {name: (number[file], info) for name, (file, info) in model.tensors.items()}
+    return _ranges(tuple(path.with_name(n) for n in names), tensors, lambda _: True)
+
+
+def _ranges(
+    files: tuple[Path, ...], tensors: Mapping[str, tuple[int, TensorInfo]], wanted: Callable[[str], bool]
+) -> WeightRanges:
+    """The ranges of the tensors whose names are wanted."""
     stacks: dict[int, list[tuple[str, Stack]]] = {}
     for name, (file, info) in tensors.items():
         match = _STACK.fullmatch(name)
-        if match and len(info.shape) == 3:
+        if match and len(info.shape) == 3 and wanted(name):
             n_experts = info.shape[0]
             stack = Stack(file, info.offset, info.nbytes // n_experts, n_experts)
             stacks.setdefault(int(match[1]), []).append((match[2], stack))
@@ -98,9 +124,11 @@ def weight_ranges(path: Path) -> WeightRanges:
         for layer, found in sorted(stacks.items())
     }
     dense = _joined(
-        Range(f, t.offset, t.offset + t.nbytes) for f, t in tensors.values() if _every_token(t.name, tensors)
+        Range(f, t.offset, t.offset + t.nbytes)
+        for f, t in tensors.values()
+        if _every_token(t.name, tensors) and wanted(t.name)
     )
-    return WeightRanges(tuple(path.with_name(n) for n in names), in_order, dense, tensors)
+    return WeightRanges(files, in_order, dense, tensors)
 
 
 def dense_bytes(header: GgufHeader) -> int:
