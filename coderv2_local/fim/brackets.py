@@ -48,7 +48,7 @@ class Brackets:
         Args:
             offset: where the first character of `text` stands.
         """
-        mark = self.syntax.mark
+        mark, starts = self.syntax.mark, self.syntax.starts
         while at < len(text):
             if self.inside:
                 match = self.inside.end.match(text, at)
@@ -60,10 +60,11 @@ class Brackets:
                     at = match.end() - 1
                 self.inside = None
                 continue
-            match = mark.search(text, at)
-            if match is None:
+            start = starts.search(text, at)
+            if start is None:
                 return
-            at = self._take(match, text, offset)
+            match = mark.match(text, start.start())
+            at = self._take(match, text, offset) if match else start.end()
 
     def _take(self, match: re.Match[str], text: str, offset: int) -> int:
         """Take one mark in; where to read on."""

@@ -7,6 +7,9 @@ from pathlib import PurePath
 
 from coderv2_local.fim.comments import mark_of
 
+LOOKS = re.compile(r"\(\?<?[!=][^)]*\)")
+"""A look around in a regular expression."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -87,6 +90,13 @@ class Syntax:
             parts.append(f"(?P<bracket>[{re.escape(self.brackets)}])")
         return re.compile("|".join(parts), re.S)
 
+    @cached_property
+    def starts(self) -> re.Pattern[str]:
+        """The characters that a mark can begin with, and a few more: found much faster than marks are."""
+        openings = "".join(LOOKS.sub("", span.opening).replace("\\", "") for span in self.spans)
+        more = "'" * bool(self.skips) + "<\n" * self.has_heredocs + "/" * self.has_regexes
+        return re.compile(f"[{re.escape(''.join(sorted(set(openings + more + self.brackets))))}\\\\]")
+
 
 BLOCK = _comment("/*", "*/")
 CHARACTER = r"'(?:\\[^'\n]{1,10}|[^'\\\n])'"  # a lone ' begins no string there: a lifetime, a type, a digit group
@@ -100,7 +110,7 @@ BY_MARK = {
     "%": Syntax((*_line_comment("%"), *_quoted('"', "'"))),
     "!": Syntax((*_line_comment("!"), *_quoted('"', "'"))),
     "'": Syntax((*_line_comment("'"), *_quoted('"'))),
-    '"': Syntax((*_line_comment(r'(?<![^\n])[ \t]*"'), *_quoted('"', "'"))),
+    '"': Syntax((*_line_comment(r'(?<![^\n])"', r'(?<=\n  )"', r'(?<=\n    )"', r'(?<=\n\t)"'), *_quoted('"', "'"))),
     "/* */": Syntax((BLOCK, *SLASHES, *_quoted('"', "'"))),
     "<!-- -->": Syntax((_comment("<!--", "-->"), *_quoted('"'))),
     "(* *)": Syntax((_comment("(*", "*)"), *SLASHES, *_quoted('"')), skips=(CHARACTER,)),
