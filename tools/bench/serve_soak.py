@@ -4,8 +4,10 @@
 
 A quarter of the clients are editors (/infill), the others conversations that are streamed, one in ten of which the
 client gives up after a few tokens. Memory is the server's resident memory, and of it what the evaluated states take
-that it keeps: they come to their bound in the first minute or two. Exits with 1 after any error, and where the rest
-grew by more than `GROWTH` MiB from the middle third of the time to the last.
+that it keeps: they come to their bound in the first minute or two. Exits with 1 where one of these is not met, and
+says which: no errors; the rest of the memory grows by at most `GROWTH` MiB from the middle third of the time to the
+last; no client's median wait for its first token is more than `UNFAIR` times the median of its kind of clients, and
+each client has `FEWEST` answers at least.
 """
 
 import argparse
@@ -29,7 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 from serve import free_port, post, wait_for  # noqa: E402  (beside this file)
 
-GROWTH = 4.0
+GROWTH = 4.0  # MiB
+UNFAIR = 2.0
+FEWEST = 3
 Memory = tuple[float, float]  # MiB: resident, and in kept states
 
 
@@ -47,7 +51,7 @@ class Clients:
         while time.monotonic() < self.end:
             began = time.perf_counter()
             try:
-                if n % 4 == 0:
+                if is_editor(n):
                     post(self.address, "/infill", {"input_prefix": f"def f_{n}_{len(waits) % 5}(x):\n", "n_predict": 8})
                     waits.append(time.perf_counter() - began)
                 else:
@@ -102,8 +106,10 @@ def main() -> None:
         while any(thread.is_alive() for thread in threads):
             time.sleep(5)
             memory.append(memory_of(process.pid, address))
-        growth = report(clients, memory)
-    sys.exit(bool(clients.failures) or growth > GROWTH)
+    report(clients, memory)
+    faults = judge(clients.waits, clients.failures, memory)
+    print(*faults or ["all criteria are met"], sep="\n")
+    sys.exit(bool(faults))
 
 
 def memory_of(process: int, address: str) -> Memory:
@@ -113,27 +119,70 @@ def memory_of(process: int, address: str) -> Memory:
     return psutil.Process(process).memory_info().rss / 2**20, float(found[1]) / 2**20
 
 
-def report(clients: Clients, memory: list[Memory]) -> float:
-    """Print what came out. Returns by how many MiB the memory grew that is not kept states."""
-    total = sum(map(len, clients.waits.values()))
-    print(f"{total} requests, {len(clients.failures)} errors", *clients.failures[:3], sep="\n  ")
+def is_editor(client: int) -> bool:
+    return client % 4 == 0
+
+
+def thirds(memory: list[Memory]) -> dict[str, Memory]:
+    """Medians of the memory, resident and in kept states, over parts of the time."""
     third = max(len(memory) // 3, 1)
     rows = {"at first": memory[:1], "middle third": memory[third : 2 * third], "last third": memory[2 * third :]}
-    medians = {name: [statistics.median(column) for column in zip(*row, strict=True)] for name, row in rows.items()}
-    for name, (resident, kept) in medians.items():
+    return {
+        name: (statistics.median(m[0] for m in row), statistics.median(m[1] for m in row))
+        for name, row in rows.items()
+        if row
+    }
+
+
+def judge(waits: dict[int, list[float]], failures: list[str], memory: list[Memory]) -> list[str]:
+    """What is not as it should be, a line each, with its figure and its bound.
+
+    Args:
+        waits: of each client, seconds until the first token of each answer.
+        memory: in the order of time.
+    """
+    faults = [f"errors: {len(failures)}, at most 0"] if failures else []
+    found = thirds(memory)
+    if len(found) < 3:
+        return [*faults, f"memory was looked at {len(memory)} times: too short a run to judge"]
+    growth = found["last third"][0] - found["last third"][1] - (found["middle third"][0] - found["middle third"][1])
+    if growth > GROWTH:
+        faults.append(f"memory grew by {growth:.1f} MiB, at most {GROWTH:g}")
+    for name, chosen in (("infill", True), ("chat", False)):
+        group = {n: times for n, times in waits.items() if is_editor(n) == chosen}
+        poor = [n for n, times in group.items() if len(times) < FEWEST]
+        if poor:
+            faults.append(f"{name}: client {poor[0]} had {len(group[poor[0]])} answers, at least {FEWEST}")
+            continue
+        medians = {n: statistics.median(times) for n, times in group.items()}
+        if not medians:
+            continue
+        worst, usual = max(medians, key=lambda n: medians[n]), statistics.median(medians.values())
+        if medians[worst] > UNFAIR * usual:
+            ratio = medians[worst] / usual
+            faults.append(f"{name}: client {worst} waits {ratio:.2f} times the median, at most {UNFAIR:g}")
+    return faults
+
+
+def report(clients: Clients, memory: list[Memory]) -> None:
+    """Print what came out."""
+    total = sum(map(len, clients.waits.values()))
+    print(f"{total} requests, {len(clients.failures)} errors", *clients.failures[:3], sep="\n  ")
+    for name, (resident, kept) in thirds(memory).items():
         rest = resident - kept
         print(f"memory, {name:12}  {resident:6.1f} MiB, of these in kept states {kept:6.1f}, the rest {rest:6.1f}")
-    middle, last = (medians[name][0] - medians[name][1] for name in ("middle third", "last third"))
-    for name, chosen in (("infill", 0), ("chat", 1)):
-        of_each = [waits for n, waits in clients.waits.items() if (n % 4 != 0) == bool(chosen) and waits]
+    for name, chosen in (("infill", True), ("chat", False)):
+        of_each = [waits for n, waits in clients.waits.items() if is_editor(n) == chosen and waits]
+        if not of_each:
+            continue
         medians = [statistics.median(waits) for waits in of_each]
         longest = max(max(waits) for waits in of_each)
+        usual = statistics.median(medians)
         print(
-            f"{name}: seconds to the first token, median {statistics.median(medians):.3f}, between clients "
-            f"{min(medians):.3f} to {max(medians):.3f}, longest {longest:.3f}; requests of a client "
+            f"{name}: seconds to the first token, median {usual:.3f}, between clients {min(medians):.3f} to "
+            f"{max(medians):.3f} ({max(medians) / usual:.2f} times), longest {longest:.3f}; requests of a client "
             f"{min(map(len, of_each))} to {max(map(len, of_each))}"
         )
-    return last - middle
 
 
 if __name__ == "__main__":
