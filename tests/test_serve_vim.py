@@ -4,7 +4,9 @@ llama.vim is no part of this project: the test runs where LLAMA_VIM names a fold
 """
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -39,6 +41,9 @@ def test_a_suggestion_accepted_in_llama_vim_changes_the_file(tmp_path: Path):
         pytest.skip("LLAMA_VIM names no folder with llama.vim")
     if editor is None or shutil.which("curl") is None:
         pytest.skip("Neovim and curl, which llama.vim needs, are not installed")
+    version = subprocess.run([editor, "--version"], capture_output=True, text=True).stdout
+    if not (found := re.match(r"NVIM v(\d+)\.(\d+)", version)) or (int(found[1]), int(found[2])) < (0, 8):
+        pytest.skip("llama.vim needs Neovim 0.8")
     file = tmp_path / "app.py"
     file.write_text(TEXT)
     with serving(tmp_path / "home", "--log") as served:
