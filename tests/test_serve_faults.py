@@ -13,6 +13,7 @@ from serve_process import HELLO, Served, in_this_process, serving
 
 from coderv2_local.serving.openapi import description
 from coderv2_local.serving.state import Limits, Serving
+from coderv2_local.vocabulary import Vocabulary
 
 CHAT, INFILL = "/v1/chat/completions", "/infill"
 QUESTION = {"messages": HELLO, "max_tokens": 2}
@@ -130,6 +131,37 @@ def test_a_prompt_of_a_million_characters_is_refused_not_fatal(served: Served, u
     assert (
         served.post(INFILL, {"input_prefix": unit * 300_000, "input_suffix": unit * 300_000, "n_predict": 1})[0] == 200
     )
+
+
+def test_what_cannot_fit_is_refused_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch):
+    """Encoding takes a second for each million characters."""
+
+    def forbid(*_: object, **__: object) -> None:
+        raise AssertionError("a long text is encoded")
+
+    with in_this_process() as served:
+        monkeypatch.setattr(Vocabulary, "_encode", forbid)
+        text = " " * 4_000_000
+        for path, body in (
+            (CHAT, {"messages": [{"role": "user", "content": text}]}),
+            (CHAT, {"messages": [{"role": "user", "content": " " * 4000}] * 1000}),
+            ("/v1/completions", {"prompt": text}),
+            ("/completion", {"prompt": text}),
+        ):
+            status, answer = served.post(path, body)
+            assert (status, answer["error"].get("code")) == (400, "context_length_exceeded")
+
+
+def test_minus_one_is_no_limit(served: Served):
+    for path, body in (
+        (CHAT, {**QUESTION, "max_tokens": -1}),
+        (CHAT, {**QUESTION, "max_completion_tokens": -1}),
+        ("/v1/completions", {"prompt": "def f(x):\n", "max_tokens": -1, "stop": ["\n\n"]}),
+        ("/completion", {"prompt": "def f(x):\n", "n_predict": -1, "stop": ["\n\n"]}),
+    ):
+        assert served.post(path, body)[0] == 200
+    assert served.post("/v1/completions", {"prompt": "x", "max_tokens": 0})[1]["error"]["param"] == "max_tokens"
+    assert served.post("/completion", {"prompt": "x", "n_predict": 0})[1]["tokens_predicted"] == 0
 
 
 def test_strangers_are_turned_away(served: Served):

@@ -1,5 +1,6 @@
 """Many clients, one model: who waits for whom, who is interrupted, and that nobody's answer changes by it."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -47,8 +48,49 @@ def test_an_infill_does_not_wait_for_a_long_answer(served: Served):
     status, answer = served.post("/infill", HOLE)
     assert status == 200
     assert answer["timings"]["predicted_n"] > 0
-    assert served.metric("interruptions_total") == before + 1, "it came after the answer"
     assert len(text_of(events)) > 100
+    assert served.metric("interruptions_total") == before + 1, "it came after the answer"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "def f(", "suffix": "\n", "max_tokens": 440}),
+        ("/v1/completions", {"prompt": "<｜fim▁begin｜>def f(<｜fim▁hole｜>\n<｜fim▁end｜>"}),
+        ("/infill", {"input_prefix": "def f(", "n_predict": -1}),
+        ("/infill", {"input_prefix": "def f(", "n_predict": -1, "t_max_predict_ms": 3_600_000}),
+    ],
+    ids=["suffix", "layout", "no limit", "an hour"],
+)
+def test_an_infill_does_not_wait_for_a_long_infill(served: Served, path, body):
+    before = served.metric("interruptions_total")
+    events = served.events(path, {**body, "logit_bias": LONG["logit_bias"]})
+    next(events)
+    assert served.post("/infill", HOLE)[0] == 200
+    assert sum(1 for _ in events) > 20
+    assert served.metric("interruptions_total") == before + 1, "it came after the long one"
+
+
+def test_a_short_infill_is_not_interrupted_by_another(served: Served):
+    before = served.metric("interruptions_total")
+    for more in ({"n_predict": 128}, {"n_predict": 300, "t_max_predict_ms": 1000}):
+        events = served.events("/infill", {"input_prefix": "def f(", "logit_bias": LONG["logit_bias"], **more})
+        next(events)
+        assert served.post("/infill", HOLE)[0] == 200
+        assert sum(1 for _ in events) > 1
+    assert served.metric("interruptions_total") == before
+
+
+def test_long_texts_that_are_read_hold_no_infill_up(served: Served):
+    """As many as there are threads for them, and more."""
+    body = {**HOLE, "input_extra": [{"text": "x = 1", "filename": "a.py"}]}
+    with ThreadPoolExecutor(12) as pool:
+        reading = [pool.submit(served.post, "/tokenize", {"content": " " * 2_000_000}) for _ in range(12)]
+        while not any(answer.done() for answer in reading):  # they have arrived
+            time.sleep(0.01)
+        assert served.post("/infill", body)[0] == 200
+        assert not all(answer.done() for answer in reading), "it came after them"
+        assert {answer.result()[0] for answer in reading} == {200}
 
 
 def test_answers_come_in_the_order_of_their_requests(served: Served):
@@ -117,6 +159,15 @@ def test_a_deadline_ends_what_runs_and_what_waits(served: Served):
     assert status == 200
     assert cut["choices"][0]["finish_reason"] == "length"
     assert 0 < cut["usage"]["completion_tokens"] < 440
+
+
+def test_a_deadline_counts_from_the_arrival_of_a_request(served: Served):
+    body = json.dumps({"messages": HELLO, "max_tokens": 1, "deadline_ms": 100}).encode()
+    with served.raw() as slow:
+        slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
+        time.sleep(0.5)
+        slow.sendall(body)
+        assert slow.recv(4000).startswith(b"HTTP/1.1 408 ")
 
 
 def test_who_hangs_up_while_waiting_is_not_generated_for(served: Served):

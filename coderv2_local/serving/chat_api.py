@@ -1,6 +1,5 @@
 """POST /v1/chat/completions."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -16,6 +15,7 @@ from coderv2_local.serving.events import DONE, EventStream, event, whole
 from coderv2_local.serving.fields import Field, Fields, checked
 from coderv2_local.serving.jobs import Job, Piece, Task
 from coderv2_local.serving.logprobs_json import chat_logprobs
+from coderv2_local.serving.prepare import check_length, limit_of, seconds_of, submitted
 from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, refuse_unsupported, sampling_options
 from coderv2_local.serving.state import Serving
 from coderv2_local.serving.usage import finish_reason, timings, usage
@@ -56,8 +56,8 @@ CHAT: Fields = {
     **COMMON,
     **RESPONSE_FORMAT,
     "messages": MESSAGES,
-    "max_tokens": Field(("integer",), "the longest answer, in tokens", 1, 2**31),
-    "max_completion_tokens": Field(("integer",), "the same, by its newer name", 1, 2**31),
+    "max_tokens": Field(("integer",), "the longest answer, in tokens; -1 for no limit of its own", -1, 2**31),
+    "max_completion_tokens": Field(("integer",), "the same, by its newer name", -1, 2**31),
     "logprobs": Field(("boolean",), "give the log-probability of each token"),
     "top_logprobs": Field(("integer",), "and of so many of the most probable ones", 0, 20),
     "return_progress": Field(("boolean",), "with stream: events while the prompt is evaluated"),
@@ -70,10 +70,9 @@ async def chat(request: Request) -> Response:
     body = await read_object(request)
     refuse_unsupported(body)
     values = checked(body, CHAT)
-    task = await asyncio.to_thread(chat_task, serving, values)
-    job = serving.submit(task)
+    job = await submitted(request, values, chat_task)
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": serving.name}
-    if not task.is_streamed:
+    if not job.task.is_streamed:
         return await whole(job, request.receive, lambda: head | chat_answer(serving, job))
     include_usage = bool(values.get("stream_options", {}).get("include_usage"))
     progress = bool(values.get("return_progress"))
@@ -91,23 +90,24 @@ def chat_task(serving: Serving, values: Mapping[str, Any]) -> Task:
         repeat_penalty=serving.repeat_penalty,
         logprobs=logprobs,
     )
+    limit = limit_of(values, "max_completion_tokens", "max_tokens")
     prompt = conversation_ids(serving, values["messages"])
-    limit = values.get("max_completion_tokens", values.get("max_tokens"))
     return Task(
         "answer",
         prompt,
         options,
         serving.room(len(prompt), limit),
         drop_space=form is ChatFormat.PLAIN,
-        seconds=values["deadline_ms"] / 1000 if "deadline_ms" in values else serving.limits.seconds,
+        seconds=seconds_of(serving, values),
         is_streamed=bool(values.get("stream")),
     )
 
 
 def conversation_ids(serving: Serving, messages: Any) -> list[int]:
-    """The ids of a conversation. Raises ApiError, InputError."""
-    backend = serving.backend
-    return chat_prompt(read_messages(messages), backend.format, backend.vocabulary, serving.template)
+    """The ids of a conversation. Raises ApiError, InputError, ContextFull."""
+    backend, turns = serving.backend, read_messages(messages)
+    check_length(serving, sum(len(turn.content) for turn in turns))
+    return chat_prompt(turns, backend.format, backend.vocabulary, serving.template)
 
 
 def read_messages(values: list[Any]) -> list[Message]:

@@ -1,6 +1,5 @@
 """POST /v1/completions: text that goes on, or, with `suffix`, text that belongs between."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,9 +12,10 @@ from coderv2_local.serving.body import read_object
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.events import DONE, EventStream, event, whole
 from coderv2_local.serving.fields import Field, Fields, checked
-from coderv2_local.serving.infill_prompt import infill_ids, template_parts
-from coderv2_local.serving.jobs import Job, Task
+from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_ids, template_parts
+from coderv2_local.serving.jobs import Job, Lane, Task
 from coderv2_local.serving.logprobs_json import completion_logprobs
+from coderv2_local.serving.prepare import check_length, limit_of, seconds_of, submitted
 from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, refuse_unsupported, sampling_options
 from coderv2_local.serving.state import Serving
 from coderv2_local.serving.usage import finish_reason, timings, usage
@@ -30,7 +30,7 @@ COMPLETION: Fields = {
         required=True,
     ),
     "suffix": Field(("string",), "the text after the hole: the answer is what belongs between"),
-    "max_tokens": Field(("integer",), "the longest answer, in tokens", 1, 2**31),
+    "max_tokens": Field(("integer",), "the longest answer, in tokens; -1 for no limit of its own", -1, 2**31),
     "logprobs": Field(("integer",), "log-probabilities, and of so many of the most probable tokens", 0, 20),
     "echo": Field(("boolean",), "only false", schema={"enum": [False, None]}),
 }
@@ -42,15 +42,14 @@ async def completions(request: Request) -> Response:
     body = await read_object(request)
     refuse_unsupported(body)
     values = checked(body, COMPLETION)
-    task = await asyncio.to_thread(completion_task, serving, values)
-    job = serving.submit(task)
+    job = await submitted(request, values, completion_task, threads_for(serving, values))
     head = {
         "id": f"cmpl-{secrets.token_hex(12)}",
         "object": "text_completion",
         "created": int(time.time()),
         "model": serving.name,
     }
-    if not task.is_streamed:
+    if not job.task.is_streamed:
         return await whole(job, request.receive, lambda: head | completion_answer(serving, job))
     include_usage = bool(values.get("stream_options", {}).get("include_usage"))
     return EventStream(job, completion_events(serving, job, head, include_usage))
@@ -60,13 +59,9 @@ def completion_task(serving: Serving, values: Mapping[str, Any]) -> Task:
     """What the worker is to do. Raises ApiError, InputError, ContextFull."""
     if values.get("echo"):
         raise bad("echo: the prompt is not sent back", "echo", code="unsupported_parameter")
-    prompt, suffix = values["prompt"], values.get("suffix")
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
-        prompt = prompt[0]
-    if suffix is None and isinstance(prompt, str) and (parts := template_parts(serving, prompt)):
-        prompt, suffix = parts
+    prompt, suffix = texts_of(serving, values)
     is_infill = suffix is not None
-    limit = values.get("max_tokens")
+    limit = limit_of(values, "max_tokens", "n_predict")
     if is_infill:
         if not isinstance(prompt, str):
             raise bad("with suffix, prompt must be a string", "prompt")
@@ -80,20 +75,37 @@ def completion_task(serving: Serving, values: Mapping[str, Any]) -> Task:
         repeat_penalty=1.0 if is_infill else serving.repeat_penalty,
         logprobs=values.get("logprobs"),
     )
+    room = serving.room(len(ids), limit)
     return Task(
-        "infill" if is_infill else "answer",
+        "infill" if is_infill and room <= LONGEST_MIDDLE else "answer",
         ids,
         options,
-        serving.room(len(ids), limit),
-        seconds=values["deadline_ms"] / 1000 if "deadline_ms" in values else serving.limits.seconds,
+        room,
+        seconds=seconds_of(serving, values),
         is_streamed=bool(values.get("stream")),
     )
 
 
+def texts_of(serving: Serving, values: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """The prompt, and the text after the hole where there is one."""
+    prompt, suffix = values["prompt"], values.get("suffix")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        prompt = prompt[0]
+    if suffix is None and isinstance(prompt, str) and (parts := template_parts(serving, prompt)):
+        return parts
+    return prompt, suffix
+
+
+def threads_for(serving: Serving, values: Mapping[str, Any]) -> Lane:
+    """Whose threads are to read the prompt."""
+    return "answer" if texts_of(serving, values)[1] is None else "infill"
+
+
 def prompt_ids(serving: Serving, prompt: Any) -> list[int]:
-    """The ids of a prompt: of a text, after BOS; of ids, those. Raises ApiError."""
+    """The ids of a prompt: of a text, after BOS; of ids, those. Raises ApiError, ContextFull."""
     vocabulary = serving.backend.vocabulary
     if isinstance(prompt, str):
+        check_length(serving, len(prompt))
         return [vocabulary.bos, *serving.lines.encode(prompt)]
     if not prompt or len(prompt) > MAX_PROMPT_IDS:
         raise bad("prompt must be a string, or one array of token ids", "prompt")

@@ -1,6 +1,5 @@
 """POST /infill: llama-server's request and answer, as llama.vim and llama.vscode speak it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from coderv2_local.serving.events import EventStream, Watched, event
 from coderv2_local.serving.fields import Field, Fields, checked
 from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_ids
 from coderv2_local.serving.jobs import Job, Task
+from coderv2_local.serving.prepare import seconds_of, submitted
 from coderv2_local.serving.sampling_fields import COMMON, refuse_unsupported, sampling_options
 from coderv2_local.serving.state import Serving
 from coderv2_local.serving.usage import timings
@@ -24,6 +24,9 @@ MAX_FIELDS = 256
 MAX_LABEL = 500
 SHORT = 4096
 """Characters that are encoded before another thread would have been asked to, or in 4 ms if their lines are new."""
+SHORT_SECONDS = 5.0
+"""A long middle that is to end at the next line break after so long is waited for by other infills; any other long one
+is interrupted by them."""
 STOP_TYPES = {"end": "eos", "length": "limit", "time": "limit", "stop": "word"}
 TURNED_OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 INFILL: Fields = {
@@ -67,9 +70,8 @@ async def infill(request: Request) -> Response:
     body = await read_object(request)
     refuse_unsupported(body)
     values = checked(body, INFILL)
-    task = infill_task(serving, values) if is_quick(values) else await asyncio.to_thread(infill_task, serving, values)
-    job = serving.submit(task)
-    if task.is_streamed:
+    job = await submitted(request, values, infill_task, "infill", quick=is_quick(values))
+    if job.task.is_streamed:
         return EventStream(job, infill_events(serving, job))
     async with Watched(job, request.receive):
         await job.finish()
@@ -94,13 +96,16 @@ def infill_task(serving: Serving, values: Mapping[str, Any]) -> Task:
     ids = infill_ids(serving, prefix, suffix, limit, snippets, as_it_is=streamed)
     if limit == 0:
         ids = warm_ids(serving, ids)
+    room = 0 if limit == 0 else serving.room(len(ids), None if limit < 0 else limit)
+    line_seconds = values["t_max_predict_ms"] / 1000 if values.get("t_max_predict_ms") else None
+    is_short = room <= LONGEST_MIDDLE or (line_seconds is not None and line_seconds <= SHORT_SECONDS)
     return Task(
-        "infill" if limit else "answer",  # nobody waits for what is only evaluated
+        "infill" if limit and is_short else "answer",  # nobody waits for what is only evaluated
         ids,
         options,
-        0 if limit == 0 else serving.room(len(ids), None if limit < 0 else limit),
-        seconds=values["deadline_ms"] / 1000 if "deadline_ms" in values else serving.limits.seconds,
-        line_seconds=values["t_max_predict_ms"] / 1000 if values.get("t_max_predict_ms") else None,
+        room,
+        seconds=seconds_of(serving, values),
+        line_seconds=line_seconds,
         hole=Hole(prefix, suffix) if limit and values.get("rules", not streamed) else None,
         is_streamed=streamed,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coderv2_local.fim.hole import Hole
-from coderv2_local.sampling.sampler import SamplingOptions, TokenLogprobs
+from coderv2_local.sampling.logprobs import TokenLogprobs
+from coderv2_local.sampling.options import SamplingOptions
 
 PACE_SECONDS = 0.008
 """Between two looks at what has come: where tokens come faster, several go out at a time. The first waits for none."""
@@ -26,7 +27,7 @@ class Task:
         options: of sampling; `banned` is complete and a schema has become a grammar.
         limit: most tokens; 0 evaluates the prompt alone.
         drop_space: the text's first space belongs to the prompt's layout.
-        seconds: for everything, the time in the queue too; None for no limit.
+        seconds: for everything, from the request's arrival on; None for no limit.
         line_seconds: of generating, after which it ends once there is a line break.
         hole: where the rules of `coder fim` are to end and trim the text; None for the text as it comes.
         is_streamed: does anyone read pieces before the end?
@@ -73,6 +74,10 @@ class Job:
     Made on the event loop, which reads :meth:`pieces`; everything that begins with ``worker_`` is called on the
     worker's thread.
 
+    Args:
+        on_stop: called when it is to end early.
+        arrived: when its request did, by `time.monotonic`; its time runs from then on. Now, if not given.
+
     Attributes:
         text, ids: of the whole answer, once it is done.
         ending: why it ended; None until then.
@@ -80,7 +85,7 @@ class Job:
         is_late: its time is over.
     """
 
-    def __init__(self, task: Task, on_stop: Callable[["Job"], None]) -> None:
+    def __init__(self, task: Task, on_stop: Callable[["Job"], None], arrived: float | None = None) -> None:
         self.task = task
         self.figures = Figures()
         self.text = ""
@@ -96,7 +101,10 @@ class Job:
         self._waiting: deque[Piece] = deque()
         self._done = False
         self._is_called = self._begun = False
-        self._timer = self._loop.call_later(task.seconds, self._expire) if task.seconds is not None else None
+        self._timer: asyncio.TimerHandle | None = None
+        if task.seconds is not None:
+            spent = self.born - arrived if arrived is not None else 0.0
+            self._timer = self._loop.call_later(max(task.seconds - spent, 0), self._expire)
 
     def cancel(self) -> None:
         """Nobody waits any more: end it as soon as can be. Safe to call twice, and after the end."""

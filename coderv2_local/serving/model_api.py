@@ -1,6 +1,5 @@
 """What a client can ask about the model and the server: /v1/models, /props, /tokenize, /apply-template, /metrics, …"""
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +11,7 @@ from coderv2_local.serving.body import read_object
 from coderv2_local.serving.chat_api import TEMPLATE, conversation_ids
 from coderv2_local.serving.errors import ApiError, bad
 from coderv2_local.serving.fields import Field, Fields, checked
+from coderv2_local.serving.prepare import on_thread
 from coderv2_local.serving.state import Serving
 
 MAX_IDS = 1_000_000
@@ -97,7 +97,7 @@ async def tokenize(request: Request) -> Response:
     values = checked(await read_object(request), TOKENIZE)
     vocabulary = serving.backend.vocabulary
     encode = vocabulary.encode_with_special if values.get("parse_special") else vocabulary.encode
-    ids = await asyncio.to_thread(encode, values["content"])
+    ids = await on_thread(request, encode, values["content"])
     if values.get("add_special"):
         ids = [vocabulary.bos, *ids]
     if not values.get("with_pieces"):
@@ -120,14 +120,14 @@ async def detokenize(request: Request) -> Response:
     vocabulary = serving.backend.vocabulary
     if len(ids) > MAX_IDS or not all(type(i) is int and 0 <= i < vocabulary.size for i in ids):
         raise bad(f"tokens must be ids from 0 to {vocabulary.size - 1}", "tokens")
-    return JSONResponse({"content": await asyncio.to_thread(vocabulary.decode, ids)})
+    return JSONResponse({"content": await on_thread(request, vocabulary.decode, ids)})
 
 
 async def apply_template(request: Request) -> Response:
     """A conversation as it is laid out before the answer, as text: without BOS, as llama-server gives it."""
     serving = serving_of(request)
     values = checked(await read_object(request), TEMPLATE)
-    ids = await asyncio.to_thread(conversation_ids, serving, values["messages"])
+    ids = await on_thread(request, conversation_ids, serving, values["messages"])
     vocabulary = serving.backend.vocabulary
     special = {i: vocabulary.text(i).encode() for i in vocabulary.special_ids()}
     text = b"".join(special.get(i) or vocabulary.piece(i) for i in ids[ids[:1] == [vocabulary.bos] :])

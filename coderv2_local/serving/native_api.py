@@ -1,15 +1,14 @@
 """POST /completion: llama-server's own form of /v1/completions, which some editors speak."""
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from coderv2_local.serving.body import read_object
-from coderv2_local.serving.completion_api import COMPLETION, completion_task
+from coderv2_local.serving.completion_api import COMPLETION, completion_task, threads_for
 from coderv2_local.serving.events import EventStream, Watched
 from coderv2_local.serving.fields import Field, Fields, checked
 from coderv2_local.serving.infill_api import infill_answer, infill_events
+from coderv2_local.serving.prepare import submitted
 from coderv2_local.serving.sampling_fields import refuse_unsupported
 from coderv2_local.serving.state import Serving
 
@@ -25,11 +24,8 @@ async def completion(request: Request) -> Response:
     body = await read_object(request)
     refuse_unsupported(body)
     values = checked(body, NATIVE)
-    if values.get("n_predict", -1) >= 0:
-        values["max_tokens"] = values["n_predict"]
-    task = await asyncio.to_thread(completion_task, serving, values)
-    job = serving.submit(task)
-    if task.is_streamed:
+    job = await submitted(request, values, completion_task, threads_for(serving, values))
+    if job.task.is_streamed:
         return EventStream(job, infill_events(serving, job))
     async with Watched(job, request.receive):
         await job.finish()

@@ -2,10 +2,11 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from coderv2_local.backend import MINIMUM_ANSWER
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine_errors import ContextFull
 from coderv2_local.local_backend import LocalBackend
 from coderv2_local.serving.jobs import Job, Task
 from coderv2_local.serving.kept import ServedStates
@@ -13,6 +14,8 @@ from coderv2_local.serving.line_ids import LineIds
 from coderv2_local.serving.metrics import Metrics
 from coderv2_local.serving.queue import JobQueue
 from coderv2_local.serving.worker import Worker
+
+LONGEST_TOKEN = 256  # characters, where the file does not list its tokens
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,16 @@ class Serving:
             )
         return min(wanted, room)
 
-    def submit(self, task: Task) -> Job:
-        """Put a task into the queue. Raises ApiError where that is full."""
-        job = Job(task, self.worker.stop)
+    @cached_property
+    def longest_text(self) -> int:
+        """Characters that the context can hold at most: so many as if each token were the longest."""
+        tokens = self.backend.engine.header.metadata.get("tokenizer.ggml.tokens")
+        longest = max(map(len, tokens), default=0) if isinstance(tokens, list) else 0
+        return self.backend.n_ctx * (longest or LONGEST_TOKEN)
+
+    def submit(self, task: Task, arrived: float | None = None) -> Job:
+        """Put a task into the queue. Its time runs from `arrived` on. Raises ApiError where the queue is full."""
+        job = Job(task, self.worker.stop, arrived)
         try:
             self.worker.submit(job)
         except BaseException:
