@@ -15,8 +15,9 @@ from synthetic_models import GROUPED, LITE, small_model
 
 from coderv2_local.engine import Engine
 from coderv2_local.larger_than_memory import expert_prefetch, residency
+from coderv2_local.larger_than_memory.direct_reads import ReadError
 from coderv2_local.larger_than_memory.expert_prefetch import ExpertPrefetch, larger_than_memory, read_ids
-from coderv2_local.larger_than_memory.residency import SUPPORTED, ModelFiles, ReadError
+from coderv2_local.larger_than_memory.residency import SUPPORTED, ModelFiles
 from coderv2_local.larger_than_memory.weight_ranges import Range
 from coderv2_local.local_backend import LocalBackend
 from coderv2_local.placement.load_options import LoadOptions

@@ -55,7 +55,7 @@ def test_every_byte_is_an_expert_s_or_dense_or_the_embedding_s(path):
         (LoadOptions(n_gpu_layers=99, cpu_expert_layers=(1, 2)), {1, 2}, set()),
         (LoadOptions(n_gpu_layers=6), set(), set()),
     ],
-    ids=str,
+    ids=["no GPU", "the output", "two layers", "one with experts", "all but experts", "everything"],
 )
 def test_what_lies_on_a_gpu_is_not_the_processor_s_to_read(path, options, expert_layers, dense_layers):
     header, ranges = read_header(path), weight_ranges(path).on_processor(options)

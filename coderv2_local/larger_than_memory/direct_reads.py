@@ -23,11 +23,31 @@ class ReadError(CoderError):
     """A file of the model cannot be opened or read."""
 
 
+def open_all(paths: Iterable[Path], flags: int = 0) -> list[int]:
+    """Open files to read, all of them or none.
+
+    Raises:
+        ReadError: one of them cannot be opened.
+    """
+    opened: list[int] = []
+    try:
+        for path in paths:
+            opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags))
+    except OSError as e:
+        for fd in opened:
+            os.close(fd)
+        raise ReadError(f"cannot open {e.filename}: {e.strerror}") from None
+    return opened
+
+
 class DirectReader:
     """The files of a model, open for direct reads by a few threads.
 
     Args:
         paths: the files, as :attr:`WeightRanges.files` counts them.
+
+    Attributes:
+        direct: are they read past the page cache?
 
     Raises:
         ReadError: one of them cannot be opened.
@@ -35,24 +55,14 @@ class DirectReader:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = tuple(paths)
+        self.direct = bool(_DIRECT)
         self._fds: list[int] = []
-        self._direct = bool(_DIRECT)
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="experts")
         try:
-            for path in self.paths:
-                self._fds.append(self._open(path))
-        except OSError as e:
-            self.close()
-            raise ReadError(f"cannot open {e.filename}: {e.strerror}") from None
-
-    def _open(self, path: Path) -> int:
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        if self._direct:
-            try:
-                return os.open(path, flags | _DIRECT)
-            except OSError:  # not on this file system; if it is something else, the next line says so
-                self._direct = False
-        return os.open(path, flags)
+            self._fds = open_all(self.paths, _DIRECT)
+        except ReadError:  # not on this file system; if it is something else, the next line says so
+            self.direct = False
+            self._fds = open_all(self.paths)
 
     def read(self, r: Range, address: int) -> Future[None]:
         """Begin to read a range, whole pages, to `address`, the beginning of a page.
@@ -74,7 +84,7 @@ class DirectReader:
             if got == 0:
                 raise ReadError(f"{self.paths[file]} has become shorter: it ends before byte {offset + length}")
             done += got
-        if not self._direct:
+        if not self.direct:
             os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:

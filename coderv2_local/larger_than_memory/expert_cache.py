@@ -52,6 +52,7 @@ class ExpertCache:
         """Bytes that it may have."""
         self.bytes_read = 0
         self._reader = DirectReader(ranges.files)
+        self.reads_directly = self._reader.direct
         self._free = FreePages()
         self._stacks: dict[int, tuple[CoveredStack, ...]] = {}
         self._first: dict[int, int] = {}  # layer → index of its expert 0

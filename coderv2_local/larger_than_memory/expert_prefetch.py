@@ -206,6 +206,11 @@ class ExpertPrefetch:
             try:
                 shared = cache.start(self.ranges.dense_bytes)
                 self.experts = cache
+                if not cache.reads_directly:
+                    self.files.notices.append(
+                        "this file system has no direct reads: experts come through the system's file cache, "
+                        "which is slower"
+                    )
                 return shared
             except NotCacheable as reason:
                 cache.close()

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from coderv2_local.larger_than_memory.direct_reads import ReadError
+from coderv2_local.larger_than_memory.direct_reads import open_all
 from coderv2_local.larger_than_memory.weight_ranges import Range
 from coderv2_local.memory_calls import memory_calls
 from coderv2_local.placement.cgroups import memory_limit
@@ -58,12 +58,7 @@ class ModelFiles:
         self.locked_bytes = 0
         self._fds: list[int] = []
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="advice")
-        try:
-            for path in self.paths:
-                self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as e:
-            self.close()
-            raise ReadError(f"cannot open {e.filename}: {e.strerror}") from None
+        self._fds = open_all(self.paths)
         self._windows = [read_ahead_bytes(fd) for fd in self._fds]
         self.mappings: list[list[Mapping]] = [[] for _ in self._fds]
         """Of each file, once :meth:`find_mappings` has looked."""
