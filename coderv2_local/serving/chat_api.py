@@ -16,7 +16,8 @@ from coderv2_local.serving.fields import Field, Fields, checked
 from coderv2_local.serving.jobs import Job, Piece, Task
 from coderv2_local.serving.logprobs_json import chat_logprobs
 from coderv2_local.serving.prepare import check_length, limit_of, seconds_of, submitted
-from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, refuse_unsupported, sampling_options
+from coderv2_local.serving.refused_fields import refuse_unsupported
+from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, sampling_options
 from coderv2_local.serving.state import Serving
 from coderv2_local.serving.usage import finish_reason, timings, usage
 

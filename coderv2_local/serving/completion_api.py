@@ -12,15 +12,17 @@ from coderv2_local.serving.body import read_object
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.events import DONE, EventStream, event, whole
 from coderv2_local.serving.fields import Field, Fields, checked
-from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_ids, template_parts
+from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_layout, template_parts
 from coderv2_local.serving.jobs import Job, Lane, Task
 from coderv2_local.serving.logprobs_json import completion_logprobs
 from coderv2_local.serving.prepare import check_length, limit_of, seconds_of, submitted
-from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, refuse_unsupported, sampling_options
+from coderv2_local.serving.refused_fields import refuse_unsupported
+from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, sampling_options
 from coderv2_local.serving.state import Serving
 from coderv2_local.serving.usage import finish_reason, timings, usage
 
 MAX_PROMPT_IDS = 1_000_000
+UNSUPPORTED = "unsupported_parameter"
 COMPLETION: Fields = {
     **COMMON,
     **RESPONSE_FORMAT,
@@ -57,23 +59,21 @@ async def completions(request: Request) -> Response:
 
 def completion_task(serving: Serving, values: Mapping[str, Any]) -> Task:
     """What the worker is to do. Raises ApiError, InputError, ContextFull."""
-    if values.get("echo"):
-        raise bad("echo: the prompt is not sent back", "echo", code="unsupported_parameter")
     prompt, suffix = texts_of(serving, values)
     is_infill = suffix is not None
     limit = limit_of(values, "max_tokens", "n_predict")
     if is_infill:
         if not isinstance(prompt, str):
-            raise bad("with suffix, prompt must be a string", "prompt")
-        ids = infill_ids(serving, prompt, suffix or "", limit, as_it_is=True)
+            raise bad("with suffix, prompt must be a string", "prompt", UNSUPPORTED)
+        ids, is_cut = infill_layout(serving, prompt, suffix or "", limit, as_it_is=True)
     else:
-        ids = prompt_ids(serving, prompt)
+        ids, is_cut = prompt_ids(serving, prompt), False
     options = sampling_options(
         values,
         serving.backend.vocabulary,
         temperature=0.0 if is_infill else serving.temperature,
         repeat_penalty=1.0 if is_infill else serving.repeat_penalty,
-        logprobs=values.get("logprobs"),
+        logprobs=values.get("logprobs", values.get("n_probs") or None),
     )
     room = serving.room(len(ids), limit)
     return Task(
@@ -83,6 +83,7 @@ def completion_task(serving: Serving, values: Mapping[str, Any]) -> Task:
         room,
         seconds=seconds_of(serving, values),
         is_streamed=bool(values.get("stream")),
+        is_cut=is_cut,
     )
 
 
@@ -108,11 +109,11 @@ def prompt_ids(serving: Serving, prompt: Any) -> list[int]:
         check_length(serving, len(prompt))
         return [vocabulary.bos, *serving.lines.encode(prompt)]
     if not prompt or len(prompt) > MAX_PROMPT_IDS:
-        raise bad("prompt must be a string, or one array of token ids", "prompt")
+        raise bad("prompt must be a string, or one array of token ids", "prompt", UNSUPPORTED)
     if any(type(i) is not int for i in prompt):
-        raise bad("prompt must be one string, or one array of token ids: there is one answer", "prompt")
+        raise bad("prompt must be one string, or one array of token ids: there is one answer", "prompt", UNSUPPORTED)
     if not all(0 <= i < vocabulary.size for i in prompt):
-        raise bad(f"prompt has an id that there is not: this model has {vocabulary.size}", "prompt")
+        raise bad(f"prompt has an id that there is not: this model has {vocabulary.size}", "prompt", "unknown_token")
     return list(prompt)
 
 

@@ -1,6 +1,6 @@
 """POST /infill: llama-server's request and answer, as llama.vim and llama.vscode speak it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -10,14 +10,15 @@ from coderv2_local.fim.context import Snippet
 from coderv2_local.fim.hole import Hole
 from coderv2_local.serving.body import read_object
 from coderv2_local.serving.errors import bad
-from coderv2_local.serving.events import EventStream, Watched, event
+from coderv2_local.serving.events import EventStream, Watched
 from coderv2_local.serving.fields import Field, Fields, checked
-from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_ids
-from coderv2_local.serving.jobs import Job, Task
+from coderv2_local.serving.infill_answer import chosen_fields, infill_answer, infill_events
+from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_layout
+from coderv2_local.serving.jobs import Task
 from coderv2_local.serving.prepare import seconds_of, submitted
-from coderv2_local.serving.sampling_fields import COMMON, refuse_unsupported, sampling_options
+from coderv2_local.serving.refused_fields import refuse_unsupported
+from coderv2_local.serving.sampling_fields import COMMON, N_PROBS, sampling_options
 from coderv2_local.serving.state import Serving
-from coderv2_local.serving.usage import timings
 
 MAX_EXTRA = 1024
 MAX_FIELDS = 256
@@ -27,10 +28,10 @@ SHORT = 4096
 SHORT_SECONDS = 5.0
 """A long middle that is to end at the next line break after so long is waited for by other infills; any other long one
 is interrupted by them."""
-STOP_TYPES = {"end": "eos", "length": "limit", "time": "limit", "stop": "word"}
 TURNED_OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 INFILL: Fields = {
     **COMMON,
+    "n_probs": N_PROBS,
     "input_prefix": Field(("string",), "the text before the hole"),
     "input_suffix": Field(("string",), "the text after the hole"),
     "prompt": Field(("string",), "more of the text before the hole: what stands on its line"),
@@ -68,7 +69,7 @@ async def infill(request: Request) -> Response:
     """What belongs into a hole."""
     serving: Serving = request.app.state.serving
     body = await read_object(request)
-    refuse_unsupported(body)
+    refuse_unsupported(body, {"n_probs"})
     values = checked(body, INFILL)
     job = await submitted(request, values, infill_task, "infill", quick=is_quick(values))
     if job.task.is_streamed:
@@ -92,8 +93,14 @@ def infill_task(serving: Serving, values: Mapping[str, Any]) -> Task:
     if len(named) > MAX_FIELDS or not all(isinstance(name, str) for name in named):
         raise bad(f"response_fields must be an array of at most {MAX_FIELDS} strings", "response_fields")
     snippets = read_extra(values.get("input_extra", []))
-    options = sampling_options(with_samplers(values), serving.backend.vocabulary, temperature=0.0, repeat_penalty=1.0)
-    ids = infill_ids(serving, prefix, suffix, limit, snippets, as_it_is=streamed)
+    options = sampling_options(
+        with_samplers(values),
+        serving.backend.vocabulary,
+        temperature=0.0,
+        repeat_penalty=1.0,
+        logprobs=values.get("n_probs") or None,
+    )
+    ids, is_cut = infill_layout(serving, prefix, suffix, limit, snippets, as_it_is=streamed)
     if limit == 0:
         ids = warm_ids(serving, ids)
     room = 0 if limit == 0 else serving.room(len(ids), None if limit < 0 else limit)
@@ -108,6 +115,7 @@ def infill_task(serving: Serving, values: Mapping[str, Any]) -> Task:
         line_seconds=line_seconds,
         hole=Hole(prefix, suffix) if limit and values.get("rules", not streamed) else None,
         is_streamed=streamed,
+        is_cut=is_cut,
     )
 
 
@@ -149,56 +157,3 @@ def with_samplers(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = {"penalties": "repeat_penalty"}
     used = {kept.get(name, name) for name in named}
     return {**values, **{name: off for name, off in TURNED_OFF.items() if name not in used}}
-
-
-def infill_answer(serving: Serving, job: Job) -> dict[str, Any]:
-    """The whole answer, in llama-server's shape."""
-    task, figures = job.task, job.figures
-    return {
-        "index": 0,
-        "content": job.text,
-        "tokens": job.ids,
-        "id_slot": 0,
-        "stop": True,
-        "model": serving.name,
-        "tokens_predicted": figures.tokens,
-        "tokens_evaluated": len(task.prompt),
-        "tokens_cached": len(task.prompt) + max(figures.tokens - 1, 0),
-        "has_new_line": "\n" in job.text,
-        "truncated": False,
-        "stop_type": STOP_TYPES[job.ending or "end"],
-        "stopping_word": "",
-        "generation_settings": {
-            "n_predict": task.limit,
-            "temperature": task.options.temperature,
-            "top_k": task.options.top_k,
-            "top_p": task.options.top_p,
-            "min_p": task.options.min_p,
-            "repeat_penalty": task.options.repeat_penalty,
-            "seed": task.options.seed,
-            "stop": list(task.options.stop),
-        },
-        "timings": timings(job),
-    }
-
-
-def chosen_fields(answer: Mapping[str, Any], paths: list[str]) -> dict[str, Any]:
-    """The fields named; one inside another keeps its path as its name. What there is not is left out."""
-    found = {}
-    for path in paths:
-        value: Any = answer
-        for name in path.split("/"):
-            value = value.get(name) if isinstance(value, dict) else None
-        if value is not None:
-            found[path] = value
-    return found
-
-
-async def infill_events(serving: Serving, job: Job) -> AsyncIterator[bytes]:
-    """The middle as it comes; the last event has the whole answer but for its text."""
-    tokens = 0
-    async for piece in job.pieces():
-        if piece.progress is None:
-            tokens += 1
-            yield event({"index": 0, "content": piece.text, "stop": False, "id_slot": 0, "tokens_predicted": tokens})
-    yield event(infill_answer(serving, job) | {"content": "", "tokens": []})

@@ -23,7 +23,20 @@ def infill_ids(
     *,
     as_it_is: bool = False,
 ) -> list[int]:
-    """The ids of an infill prompt.
+    """The ids of an infill prompt, as :func:`infill_layout` makes them."""
+    return infill_layout(serving, prefix, suffix, limit, snippets, as_it_is=as_it_is)[0]
+
+
+def infill_layout(
+    serving: Serving,
+    prefix: str,
+    suffix: str,
+    limit: int | None,
+    snippets: Sequence[Snippet] = (),
+    *,
+    as_it_is: bool = False,
+) -> tuple[list[int], bool]:
+    """The ids of an infill prompt, and whether some of the text around the hole is left out of it.
 
     Other files may take a quarter of the context. What a client sends beyond the budgets, or the context, is left out,
     the text nearest the hole last.
@@ -44,12 +57,13 @@ def infill_ids(
         parts = (prefix, suffix) if as_it_is else (prefix.replace("\r\n", "\n"), suffix.replace("\r\n", "\n"))
         ids = infill_prompt(encode(parts[0]), encode(parts[1]), backend.vocabulary)
         if len(ids) <= room:
-            return ids
+            return ids, False
     asked = Budgets(USUAL.prefix, USUAL.suffix, backend.n_ctx // 4)
     budgets = budgets_for(backend, wanted, asked, has_context=bool(snippets), asked=True)
     seen = window(Hole(prefix, suffix), count, budgets)
     before = preamble(snippets, OWN_LABEL, count, budgets.context) + seen.prefix.replace("\r\n", "\n")
-    return infill_prompt(encode(before), encode(seen.suffix.replace("\r\n", "\n")), backend.vocabulary)
+    ids = infill_prompt(encode(before), encode(seen.suffix.replace("\r\n", "\n")), backend.vocabulary)
+    return ids, len(seen.prefix) + len(seen.suffix) < len(prefix) + len(suffix)
 
 
 def template_parts(serving: Serving, prompt: str) -> tuple[str, str] | None:

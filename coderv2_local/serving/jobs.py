@@ -31,6 +31,7 @@ class Task:
         line_seconds: of generating, after which it ends once there is a line break.
         hole: where the rules of `coder fim` are to end and trim the text; None for the text as it comes.
         is_streamed: does anyone read pieces before the end?
+        is_cut: text that the request holds is left out of the prompt.
     """
 
     lane: Lane
@@ -42,6 +43,7 @@ class Task:
     line_seconds: float | None = None
     hole: Hole | None = None
     is_streamed: bool = False
+    is_cut: bool = False
 
 
 @dataclass

@@ -119,7 +119,7 @@ async def detokenize(request: Request) -> Response:
     ids = checked(await read_object(request), DETOKENIZE)["tokens"]
     vocabulary = serving.backend.vocabulary
     if len(ids) > MAX_IDS or not all(type(i) is int and 0 <= i < vocabulary.size for i in ids):
-        raise bad(f"tokens must be ids from 0 to {vocabulary.size - 1}", "tokens")
+        raise bad(f"tokens must be ids from 0 to {vocabulary.size - 1}", "tokens", "unknown_token")
     return JSONResponse({"content": await on_thread(request, vocabulary.decode, ids)})
 
 

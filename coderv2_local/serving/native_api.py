@@ -7,13 +7,15 @@ from coderv2_local.serving.body import read_object
 from coderv2_local.serving.completion_api import COMPLETION, completion_task, threads_for
 from coderv2_local.serving.events import EventStream, Watched
 from coderv2_local.serving.fields import Field, Fields, checked
-from coderv2_local.serving.infill_api import infill_answer, infill_events
+from coderv2_local.serving.infill_answer import infill_answer, infill_events
 from coderv2_local.serving.prepare import submitted
-from coderv2_local.serving.sampling_fields import refuse_unsupported
+from coderv2_local.serving.refused_fields import refuse_unsupported
+from coderv2_local.serving.sampling_fields import N_PROBS
 from coderv2_local.serving.state import Serving
 
 NATIVE: Fields = {
     **{name: field for name, field in COMPLETION.items() if name not in ("max_tokens", "logprobs", "suffix", "echo")},
+    "n_probs": N_PROBS,
     "n_predict": Field(("integer",), "the longest answer, in tokens; -1 for no limit of its own", -2, 2**31),
 }
 
@@ -22,7 +24,7 @@ async def completion(request: Request) -> Response:
     """A text that goes on, answered as llama-server does."""
     serving: Serving = request.app.state.serving
     body = await read_object(request)
-    refuse_unsupported(body)
+    refuse_unsupported(body, {"n_probs"})
     values = checked(body, NATIVE)
     job = await submitted(request, values, completion_task, threads_for(serving, values))
     if job.task.is_streamed:

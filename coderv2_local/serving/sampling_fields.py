@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.sampling.seed import new_seed
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.fields import Field, Fields, check_range, texts
 from coderv2_local.vocabulary import Vocabulary
+from quant.errors import InputError
 
 MAX_STOPS = 64
 MAX_BIASES = 1024
@@ -41,9 +42,11 @@ SAMPLING: Fields = {
             "maxProperties": MAX_BIASES,
         },
     ),
+    "ignore_eos": Field(("boolean",), "the answer does not end by itself"),
     "grammar": Field(("string",), "in GBNF, that the answer must follow"),
     "json_schema": Field(("object",), "that the answer must follow"),
 }
+N_PROBS = Field(("integer",), "log-probabilities, and of so many of the most probable tokens; 0 for none", 0, 100)
 COMMON: Fields = {
     **SAMPLING,
     "model": Field(("string",), "not looked at: there is one model"),
@@ -68,26 +71,7 @@ RESPONSE_FORMAT: Fields = {
         ("object",), "include_usage: a last event with the counts", schema={"properties": {"include_usage": {}}}
     ),
 }
-UNSUPPORTED = {
-    "tools": "this model was not trained to call tools, and this server does not offer any",
-    "functions": "this model was not trained to call functions",
-    "audio": "there is no audio here",
-    "web_search_options": "this server does not search the web",
-    "image_data": "this model reads no images",
-}
 ANY_OBJECT = json.dumps({"type": "object"})
-
-
-def refuse_unsupported(body: Mapping[str, Any]) -> None:
-    """Raises ApiError where a request asks for what would change its answer and cannot be had."""
-    for name, why in UNSUPPORTED.items():
-        if body.get(name):
-            raise bad(f"{name}: {why}", name, code="unsupported_parameter")
-    if body.get("modalities") not in (None, [], ["text"]):
-        raise bad("modalities: this model writes text alone", "modalities", code="unsupported_parameter")
-    for name in ("best_of", "n_probs_sampled"):
-        if body.get(name) not in (None, 1):
-            raise bad(f"{name}: only 1", name, code="unsupported_parameter")
 
 
 def sampling_options(
@@ -106,7 +90,10 @@ def sampling_options(
     Raises:
         ApiError, InputError: a bias on a token that there is not, a grammar that cannot be followed.
     """
+    if values.get("grammar") and schema_of(values) is not None:
+        raise bad("a grammar and a JSON schema: one of them can be followed", "grammar", "invalid_grammar")
     seed = values.get("seed", -1)
+    goes_on = bool(values.get("ignore_eos"))
     grammar, schema = values.get("grammar") or None, schema_of(values)
     options = SamplingOptions(
         temperature=float(values.get("temperature", temperature)),
@@ -115,7 +102,7 @@ def sampling_options(
         min_p=float(values.get("min_p", 0.05)),
         repeat_penalty=float(values.get("repeat_penalty", repeat_penalty)),
         seed=new_seed() if seed < 0 else seed % SEEDS,
-        banned=[i for i in vocabulary.special_ids() if not vocabulary.is_end(i)],
+        banned=[i for i in vocabulary.special_ids() if goes_on or not vocabulary.is_end(i)],
         stop=[s for s in texts("stop", values.get("stop", []), MAX_STOPS) if s],
         logit_bias=biases(values.get("logit_bias", {}), vocabulary.size),
         grammar=grammar,
@@ -124,7 +111,11 @@ def sampling_options(
     )
     if grammar is None and schema is None:
         return options
-    return replace(options, grammar=options.effective_grammar(), json_schema=None)
+    try:
+        return replace(options, grammar=options.effective_grammar(), json_schema=None)
+    except InputError as error:
+        said = f"{error.message} ({error.hint})" if error.hint else error.message
+        raise bad(said, "grammar" if grammar else "json_schema", code="invalid_grammar") from None
 
 
 def schema_of(values: Mapping[str, Any]) -> str | None:
@@ -145,7 +136,7 @@ def schema_of(values: Mapping[str, Any]) -> str | None:
     inner = wanted.get("json_schema", wanted)
     if isinstance(inner.get("schema"), dict):
         return json.dumps(inner["schema"])
-    raise bad("response_format.json_schema.schema is missing", "response_format")
+    raise bad("response_format.json_schema.schema is missing", "response_format", "schema_missing")
 
 
 def biases(value: Any, size: int) -> dict[int, float]:
@@ -161,7 +152,9 @@ def biases(value: Any, size: int) -> dict[int, float]:
         if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) < 10:
             token = int(token)
         if type(token) is not int or not 0 <= token < size:
-            raise bad(f"logit_bias names a token that there is not: this model has {size}", "logit_bias")
+            raise bad(
+                f"logit_bias names a token that there is not: this model has {size}", "logit_bias", "unknown_token"
+            )
         if bias is False:
             bias = BAN
         if type(bias) not in (int, float):
