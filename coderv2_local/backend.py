@@ -18,6 +18,7 @@ class Capabilities:
 
     Attributes:
         ids: the generated ids are known, and can be handed back in :class:`Message`.
+        resume: an answer that was cut is gone on with, where the conversation ends with it.
         infill: there is fill-in-the-middle.
         grammar: answers can be held to a grammar or a JSON schema.
         logprobs: log-probabilities can be had.
@@ -25,6 +26,7 @@ class Capabilities:
     """
 
     ids: bool = False
+    resume: bool = False
     infill: bool = False
     grammar: bool = False
     logprobs: bool = False

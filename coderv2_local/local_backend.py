@@ -79,6 +79,7 @@ class LocalBackend:
         self._template = template if isinstance(template, str) else None
         self.capabilities = Capabilities(
             ids=True,
+            resume=True,
             infill=self.vocabulary.has_fim,
             grammar=True,
             logprobs=True,

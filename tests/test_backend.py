@@ -5,13 +5,16 @@ import json
 import pytest
 
 from coderv2_local.backend import Generation
-from coderv2_local.engine import ContextFull
+from coderv2_local.engine import ContextFull, Engine
 from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.prompt.layout import Message
 from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.states.kept_states import KeptStates
+from coderv2_local.states.prefix_states import PrefixStates
 from coderv2_local.stream import whole_pieces
+from coderv2_local.token_engine import TokenEngine
 from quant.errors import InputError
 
 QUESTION = [Message("user", "Write a Python function `is_even`: Return True if a number is even")]
@@ -171,3 +174,29 @@ def test_a_model_can_fill_in_where_its_vocabulary_has_the_tokens(backend, tmp_pa
             else:
                 with pytest.raises(InputError, match="no fill-in-the-middle token ids"):
                     other.infill(PREFIX, SUFFIX, SamplingOptions(), 8)
+
+
+class Recorded:
+    """Another engine: of the real one, it is asked for nothing but what the seam names."""
+
+    def __init__(self, path, options, *, taps, header):
+        self._engine, self.asked = Engine(path, options, taps=taps, header=header), set()
+
+    def __getattr__(self, name):
+        assert hasattr(TokenEngine, name), f"{name} is not in the seam"
+        self.asked.add(name)
+        return getattr(self._engine, name)
+
+
+def test_another_engine_stands_behind_the_seam(tiny, tmp_path):
+    question = [Message("user", "Write a Python function `add`: Add two numbers")]
+    path, states = find_model("tiny").path, PrefixStates(tmp_path / "states")
+    options = LoadOptions(n_threads=1)
+    with LocalBackend(path, options, states=states, kept=KeptStates(), make_engine=Recorded) as other:
+        there = "".join(other.chat(question, SamplingOptions(), 24))
+        assert other.notices == tiny.notices
+        other.save_state("a")
+        assert other.restore_state("a") is None
+        assert {"generate", "tokens", "state", "set_state", "version"} <= other.engine.asked
+    with LocalBackend(path, options) as plain:
+        assert there == "".join(plain.chat(question, SamplingOptions(), 24))

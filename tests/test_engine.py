@@ -15,6 +15,7 @@ import pytest
 
 from coderv2_local.engine import Cancelled, ContextFull, Engine, EngineError, shared_prefix
 from coderv2_local.hooks import HookError
+from coderv2_local.llama_library import llama
 from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.sampling.sampler import SamplingOptions
@@ -48,6 +49,34 @@ def engine():
 @pytest.fixture
 def ids(engine):
     return [engine.vocabulary.bos, *engine.vocabulary.encode("def add(a, b):\n    return a + b\n" * 12)]
+
+
+@pytest.mark.parametrize("repack", [False, True])
+def test_llama_is_told_to_repack_only_where_that_is_asked_for(repack, monkeypatch):
+    given = []
+    load = llama.llama_model_load_from_file
+
+    def spy(path, params):
+        given.append((params.use_extra_bufts, params.load_mode))
+        return load(path, params)
+
+    monkeypatch.setattr(llama, "llama_model_load_from_file", spy)
+    with Engine(find_model("tiny").path, LoadOptions(n_ctx=64, n_threads=1, repack=repack)):
+        assert given == [(repack, llama.LLAMA_LOAD_MODE_MMAP)]
+
+
+@pytest.mark.parametrize("of", [list, tuple])
+def test_the_prefix_that_two_sequences_share(of):
+    for a, b, shared in (
+        ((), (), 0),
+        ((1, 2), (), 0),
+        ((1, 2), (1, 2), 2),
+        ((1, 2), (1, 2, 3), 2),
+        ((1, 2, 3), (1, 2), 2),
+        ((1, 2, 3), (1, 9, 3), 1),
+        ((5, 2), (1, 2), 0),
+    ):
+        assert shared_prefix(list(a), of(b)) == shared
 
 
 def test_a_shared_prefix_is_not_evaluated_again(engine, ids):

@@ -28,6 +28,7 @@ from coderv2_local.remote.address import parse_address
 from coderv2_local.remote.flavours import Flavour
 from coderv2_local.remote.request_fields import sampling_fields
 from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.sessions.conversation import Conversation
 from quant.errors import InputError
 
 GREEDY = SamplingOptions()
@@ -440,3 +441,19 @@ def test_a_named_server_gets_its_key_and_shows_it_nowhere(server, coder, tmp_pat
     assert "key" in refused.stderr
     for shown in (done, refused):
         assert SECRET not in shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize(("owner", "goes_on"), [("coderv2-local", True), ("someone", False)])
+def test_a_server_hands_no_ids_over_and_only_ours_goes_on_with_an_answer(server, owner, goes_on):
+    talk = Conversation(connect(server, owner), SamplingOptions(), 32)
+    assert not talk.backend.capabilities.ids
+    assert talk.backend.capabilities.resume is goes_on
+    asked = talk.ask("hi")
+    talk.keep(asked.generation, "".join(asked.generation), cut=True)
+    assert [m.ids for m in talk.messages()] == [None, None]
+    if goes_on:
+        "".join(talk.resume().generation)
+        assert server.requests[-1].body["messages"][-1] == {"role": "assistant", "content": "hello"}
+    else:
+        with pytest.raises(InputError, match="cannot go on"):
+            talk.resume()

@@ -62,7 +62,7 @@ class RemoteBackend:
         self.capabilities = Capabilities(
             # a server of ours keeps the ids to itself and encodes the text of an answer to the same ones: it can go on
             # with an answer as if they had been handed back
-            ids=served.is_own,
+            resume=served.is_own,
             infill=not self.no_infill,
             grammar=served.flavour is Flavour.LLAMA_SERVER,
         )

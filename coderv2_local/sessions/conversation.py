@@ -209,7 +209,7 @@ class Conversation:
         """
         if not self.turns:
             raise InputError("there is nothing to go on with yet")
-        if self.turns[-1].answer is not None and not self.backend.capabilities.ids:
+        if self.turns[-1].answer is not None and not self.backend.capabilities.resume:
             raise InputError("this server cannot go on with an answer", hint="/retry asks for another one")
         return Asked(self.backend.chat(self.messages(), self.options, self.max_tokens, on_progress))
 
