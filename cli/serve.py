@@ -90,7 +90,8 @@ def start(
             f"{host} is open to other machines: that takes an API key",
             hint=f"set {KEY_VARIABLE} to a long random text; clients send it as their API key",
         )
-    listener = bind(host, settings.get("serve.port", PORT) if port is None else port)
+    wanted_port = settings.get("serve.port", PORT) if port is None else port
+    listener = bind(host, wanted_port)
     screen = Console(stderr=True, highlight=False)
     with screen.status(f"loading {escape(chosen.name)} …"):
         serving = load(chosen, context, threads, key, host, exact_routing=exact_routing, log_prompts=log_prompts)
@@ -102,7 +103,7 @@ def start(
         greet(screen, file, chosen)
 
     try:
-        notice = run(serving, listener, ready)
+        notice = run(serving, listener, ready, wanted_port)
     finally:
         file.remove()
         serving.backend.close()
@@ -127,8 +128,9 @@ def load(
     from coderv2_local import preferences
     from coderv2_local.load_settings import load_wishes
     from coderv2_local.local_backend import LocalBackend
+    from coderv2_local.serving.file_limit import connections_here
     from coderv2_local.serving.guard import LOOPBACK_NAMES
-    from coderv2_local.serving.state import Serving
+    from coderv2_local.serving.state import Limits, Serving
     from coderv2_local.states.fingerprint import model_fingerprint
 
     assert chosen.path is not None
@@ -141,6 +143,7 @@ def load(
         temperature=chosen.temperature,
         repeat_penalty=chosen.repeat_penalty,
         key=key,
+        limits=Limits(connections=connections_here(Limits.connections)),
         hosts=LOOPBACK_NAMES | {host.lower()} if is_loopback(host) else None,
         log_prompts=log_prompts,
     )

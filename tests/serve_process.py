@@ -99,11 +99,19 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(home: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
-    """`coder serve` with the embedded model, ended by SIGTERM."""
+def serving(
+    home: Path, *options: str, environment: dict[str, str] | None = None, files: tuple[int, int] | None = None
+) -> Iterator[Served]:
+    """`coder serve` with the embedded model, ended by SIGTERM.
+
+    Args:
+        files: that it may have open, and how far it may raise that.
+    """
     command = [sys.executable, "-m", "cli", "serve", "--port", "0", "--threads", "1", *options]
     settings = dict(os.environ, CODER_HOME=str(home), NO_COLOR="1", PYTHONPATH=str(ROOT), COLUMNS="200")
     settings.update(environment or {})
+    if files:
+        command = ["bash", "-c", 'ulimit -Sn "$0" && ulimit -Hn "$1" && exec "${@:2}"', *map(str, files), *command]
     process = subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True, encoding="utf-8")
     served = Served(0, process, home)
     ready = threading.Event()

@@ -155,6 +155,19 @@ def test_large_bodies_are_bounded_in_all_and_small_ones_get_through():
         assert any(served.post(INFILL, large)[0] == 200 for _ in range(100)), "memory of requests that are gone"
 
 
+@pytest.mark.parametrize("files", [(256, 4096), (256, 256)], ids=["can be raised", "cannot"])
+def test_idle_connections_keep_nobody_out_where_few_files_may_be_open(tmp_path, files):
+    """256 files are macOS's default."""
+    with serving(tmp_path, files=files) as served:
+        idle = [served.raw() for _ in range(300)]
+        assert served.post(INFILL, {"n_predict": 2})[0] == 200
+        shed = served.metric("shed_connections_total")
+        assert shed == 0 if files[1] > 300 else shed >= 100
+        for connection in idle:
+            connection.close()
+    assert "Too many open files" not in "".join(served.log)
+
+
 def test_ten_thousand_idle_connections_keep_nobody_out(served: Served):
     """As many as this process may open; more than the server keeps in any case."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

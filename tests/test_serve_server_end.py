@@ -8,6 +8,7 @@ import pytest
 from serve_process import HELLO, LONG, Served, in_this_process, serving, text_of
 
 from coderv2_local.serving import server
+from coderv2_local.serving.server import bind
 from coderv2_local.serving.server_file import FOLDER
 
 CHAT = "/v1/chat/completions"
@@ -103,3 +104,17 @@ def test_who_starts_it_deaf_to_a_closed_terminal_keeps_it(tmp_path):
             assert served.process.poll() is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_two_servers_of_one_model_keep_their_own_states(tmp_path):
+    chats = [{"messages": [{"role": "user", "content": f"Explain {word}. " * 30}], "max_tokens": 4} for word in "ab"]
+    listeners = [bind("127.0.0.1", 0) for _ in chats]
+    ports = [str(listener.getsockname()[1]) for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    with serving(tmp_path, "--port", ports[0]) as one, serving(tmp_path, "--port", ports[1]) as other:
+        for served, chat in zip((one, other), chats, strict=True):
+            served.post(CHAT, chat)
+    for port, chat in zip(ports, chats, strict=True):
+        with serving(tmp_path, "--port", port) as served:
+            assert served.post(CHAT, chat)[1]["timings"]["prompt_n"] == 1

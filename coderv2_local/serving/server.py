@@ -26,6 +26,8 @@ CUT_SECONDS = 5
 """And then to be told so, before its connection is closed."""
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 512
+AT_ONCE = 16
+"""Connections that asyncio takes before others are closed for them: it has one number for that and for the backlog."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -55,17 +57,18 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(serving: Serving, listener: socket.socket, on_ready: Callable[[], None]) -> str | None:
+def run(serving: Serving, listener: socket.socket, on_ready: Callable[[], None], port: int = 0) -> str | None:
     """Serve until SIGINT, SIGTERM or SIGHUP. Returns a notice where something could not be kept.
 
     Args:
         on_ready: called once requests are answered.
+        port: that was asked for. What is evaluated is kept by it: two servers of one model keep their own.
 
     Raises:
         CoderError: it could not start.
     """
     states = PrefixStates(home() / "states")
-    name = serving.fingerprint[:24]
+    name = f"{serving.fingerprint[:24]}-{port}"
     notice = serving.kept.restore(serving.backend.engine, states, name)
     if notice:
         logging.getLogger("coder.serve").warning(notice)
@@ -100,7 +103,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS + CUT_SECONDS,
                 h11_max_incomplete_event_size=MAX_HEAD,
-                backlog=BACKLOG,
+                backlog=AT_ONCE,
             )
         )
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # errors are answered and logged by the app
@@ -108,6 +111,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            for listener in sockets or []:
+                listener.listen(BACKLOG)
             self.was_ready = True
             self._on_ready()
 
