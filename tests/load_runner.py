@@ -25,7 +25,7 @@ DONE, REFUSED, WRONG = range(3)
 
 
 def damaged(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
-    """Copies with a few bytes of the header changed: anywhere in it, among the numbers, in the tokens, in the shapes."""
+    """Copies with changed bytes in the header: anywhere in it, among the numbers, in the tokens, in the shapes."""
     path, random_ = find_model("tiny").path, random.Random(seed)
     whole, end = path.read_bytes(), read_header(path).data_offset
     tokens, merges, types = (
