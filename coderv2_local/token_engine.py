@@ -5,8 +5,6 @@ handed to :class:`coderv2_local.local_backend.LocalBackend`.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from itertools import compress, count
-from operator import ne
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -71,4 +69,5 @@ class MakeEngine(Protocol):
 
 def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading ids two sequences share."""
-    return next(compress(count(), map(ne, a, b)), min(len(a), len(b)))
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)
