@@ -137,6 +137,8 @@ def fill_in(
         loaded = time.monotonic()
         filling = wishes.fill(hole, backend, path, text, spent=loaded - began)
         filled = time.monotonic()
+        if said := wishes.left_out(filling):
+            notice(said)
         diff = ""
         if apply and filling.text:
             from cli.fim_edits import write_middle

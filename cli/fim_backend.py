@@ -20,9 +20,13 @@ def infill_backend(
     exact_routing: bool = True,
     force: bool = False,
     server: bool = True,
+    server_seconds: float | None = None,
 ) -> Iterator["Backend"]:
     """A backend for infill: a server where `model` is an address, else the file that it means: behind a `coder serve`
     that runs it already, unless `server` is False, or in this process.
+
+    Args:
+        server_seconds: that the first answers of a `coder serve` may take; None for the usual limits.
 
     Raises:
         InputError: no such model, or one that was not trained to fill in, without `force`.
@@ -36,7 +40,7 @@ def infill_backend(
     if chosen.path:
         # before a large file is loaded
         judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
-    running = open_running(chosen, load, exact_routing=exact_routing) if server else None
+    running = open_running(chosen, load, exact_routing=exact_routing, seconds=server_seconds) if server else None
     backend = running or open_model(chosen, load, exact_routing=exact_routing)
     try:
         if not chosen.path:

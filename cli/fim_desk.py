@@ -147,6 +147,8 @@ class Desk:
         with self.screen.status("…"):
             filling = self.wishes.fill(hole, self.backend, path, self.text, sample=self.sample)
         replaced = self.text[len(hole.prefix) : len(self.text) - len(hole.suffix)]
+        if said := self.wishes.left_out(filling):
+            self._say(said)
         self.screen.print(in_place(hole, filling.text, replaced=replaced, path=path), soft_wrap=True)
         self._say(summary(filling) if filling.text else "the model suggests nothing here")
         self.filling = filling

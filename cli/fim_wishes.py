@@ -53,7 +53,14 @@ class FimWishes:
         n_ctx = self.n_ctx or self.settings.get("fim.context", 0)
         load = load_wishes(self.settings, n_ctx=n_ctx, n_threads=self.threads)
         return infill_backend(
-            model, load, notify, exact_routing=self.exact_routing, force=self.force, server=self.server
+            model,
+            load,
+            notify,
+            exact_routing=self.exact_routing,
+            force=self.force,
+            server=self.server,
+            # half of the time, so that enough is left where a server does not answer
+            server_seconds=self.max_ms / 2000 if self.max_ms else None,
         )
 
     def sampling(self, sample: int = 0) -> SamplingOptions:
@@ -89,6 +96,13 @@ class FimWishes:
             return named_snippets(list(self.context), path)
         except EditRefused as error:
             raise InputError(error.message, hint=error.hint) from None
+
+    def left_out(self, filling: Filling) -> str:
+        """What of the files that the user named found no room, for a notice; empty where all did."""
+        if not self.context:
+            return ""
+        cut = [f"{c.label} (the first {c.lines} of {c.of_lines} lines)" if c.lines else c.label for c in filling.cut]
+        return f"no room for all of: {', '.join(cut)}" if cut else ""
 
     def fill(
         self, hole: Hole, backend: Backend, path: Path, text: str, *, sample: int = 0, spent: float = 0.0

@@ -1,6 +1,7 @@
 """`coder fim` as a process: what is printed where, what is written, and every bad input as one clear line."""
 
 import json
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -213,3 +214,26 @@ def test_a_file_without_fim_ids_says_what_to_use_instead(coder, source, tmp_path
     data = data.replace(b"ggml.fim_", b"ggml.fyn_").replace("｜fim▁".encode(), "｜fyn▁".encode())
     (tmp_path / "old.gguf").write_bytes(data)
     assert_refused(coder("fim", "a.py:3", "-m", "old.gguf"), "old.gguf", "fill-in-the-middle", "Lite-Base")
+
+
+def test_named_files_that_find_no_room_are_told_of(coder, source, tmp_path):
+    for name in ("large.py", "small.py"):
+        (tmp_path / name).write_text("".join(f"def {name[:5]}_{n}(value):\n    return {n}\n\n" for n in range(300)))
+    both = coder("fim", "a.py:3", "--context", "large.py", "--context", "small.py", "-n", "2")
+    assert both.returncode == 0, both.stderr
+    assert "no room for all of: " in both.stderr
+    assert "large.py (the first " in both.stderr
+    assert "small.py" in both.stderr
+    unasked = coder("fim", "a.py:3", "-n", "2")
+    assert "no room" not in unasked.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_server_that_does_not_answer_leaves_half_of_the_time_to_load_here(coder, source, tmp_path):
+    with serving(tmp_path / "home") as served:
+        served.process.send_signal(signal.SIGSTOP)
+        try:
+            report = json.loads(coder("fim", "a.py:3", "--json", "--max-ms", "4000", "-n", "2").stdout)
+        finally:
+            served.process.send_signal(signal.SIGCONT)
+    assert report["load_seconds"] < 10  # of the usual 15 that a first answer may take
