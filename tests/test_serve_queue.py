@@ -161,10 +161,13 @@ def test_a_deadline_ends_what_runs_and_what_waits(served: Served):
     assert 0 < cut["usage"]["completion_tokens"] < 440
 
 
-def test_a_deadline_counts_from_the_arrival_of_a_request(served: Served):
-    body = json.dumps({"messages": HELLO, "max_tokens": 1, "deadline_ms": 100}).encode()
+@pytest.mark.parametrize(
+    ("path", "body"), [(b"/v1/chat/completions", {"messages": HELLO, "max_tokens": 1}), (b"/infill", HOLE)]
+)
+def test_a_deadline_counts_from_the_arrival_of_a_request(served: Served, path, body):
+    body = json.dumps({**body, "deadline_ms": 100}).encode()
     with served.raw() as slow:
-        slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
+        slow.sendall(b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path, len(body)))
         time.sleep(0.5)
         slow.sendall(body)
         assert slow.recv(4000).startswith(b"HTTP/1.1 408 ")

@@ -131,9 +131,12 @@ def hung_up(connection: socket.socket) -> bool:
 def test_bodies_that_never_arrive_keep_nobody_out():
     """More of them than there may be connections: each newcomer takes the place of the one that has waited longest."""
     with in_this_process(Limits(connections=20)) as served:
-        slow = [served.raw() for _ in range(60)]
-        for connection in slow:
-            connection.sendall(HEAD % 100 + b"{")
+        slow = []
+        for n in range(60):
+            slow.append(served.raw())
+            slow[-1].sendall(HEAD % 100 + b"{")
+            if n % 10 == 0:  # these have arrived
+                assert served.get("/health")[0] == 200
         for _ in range(4):
             assert served.post(INFILL, {"n_predict": 2})[0] == 200
         assert served.metric("shed_connections_total") >= 40
