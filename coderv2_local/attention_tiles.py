@@ -18,6 +18,7 @@ Lite, 4000, two threads       5448       4918       47 tokens
 ============================  =========  =========  ==========
 """
 
+from coderv2_local.loadable import with_all_parts
 from coderv2_local.placement.load_options import LoadOptions
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
@@ -39,6 +40,7 @@ class AttentionTiles:
     """
 
     def __init__(self, header: GgufHeader, options: LoadOptions) -> None:
+        header = with_all_parts(header, header.path)
         c = config_of(header)
         batch = min(options.n_batch, options.n_ubatch or options.n_batch)
         elsewhere = options.n_gpu_layers or options.stream_experts

@@ -83,7 +83,15 @@ def test_a_request_that_never_arrives_whole_is_refused_in_json_too(monkeypatch: 
     assert is_refusal(rest(slow))
 
 
-def test_a_closed_terminal_ends_it_as_sigterm_does(tmp_path):
+@pytest.fixture
+def hangup_heard():
+    """What these tests start hears SIGHUP, also where they themselves were started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_ends_it_as_sigterm_does(tmp_path, hangup_heard):
     chat = {"messages": [{"role": "user", "content": "Explain sorting. " * 30}], "max_tokens": 4}
     with serving(tmp_path) as served:
         served.post(CHAT, chat)

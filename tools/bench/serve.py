@@ -1,6 +1,6 @@
 r"""`coder serve` beside llama.cpp's own server (package xllamacpp): the same file, threads and context, in turn.
 
-    python tools/bench/serve.py [MODEL.gguf] [--threads 2] [--ctx 512] [--rounds 5] [--file-tokens 300] [--decode 150]
+    python tools/bench/serve.py [MODEL.gguf] [--threads 2] [--ctx 2048] [--rounds 5] [--file-tokens 1300] [--decode 150]
         [--turns 2] [--no-warm-up]
 
 Prints, as medians over the rounds and as ratios within this run: tokens a second while an answer is streamed; the time
@@ -48,9 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", nargs="?", default=str(ROOT / "coderv2_local" / "data" / "tiny.gguf"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ctx", type=int, default=512)
+    parser.add_argument("--ctx", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--file-tokens", type=int, default=300)
+    parser.add_argument("--file-tokens", type=int, default=1300)
     parser.add_argument("--decode", type=int, default=150)
     parser.add_argument("--turns", type=int, default=2, help="how often each of two files is gone back to")
     parser.add_argument("--no-warm-up", action="store_true", help="count the first round, too")
