@@ -19,6 +19,7 @@ def load_wishes(settings: Preferences, *, n_ctx: int | None = None, n_threads: i
         n_gpu_layers=settings.get("load.gpu_layers", None),
         cpu_expert_layers=None if cpu_experts is None else tuple(range(cpu_experts)),
         kv_type=settings.get("load.kv_type", "f16"),
+        flash_attention=settings.get("load.flash_attention", True),
         repack=settings.get("load.repack", False),
         stream_experts=settings.get("load.stream_experts", None),
         expert_memory=None if memory is None else int(memory * GB),

@@ -59,6 +59,7 @@ KEYS: Mapping[str, Key] = {
         int, "tokens of a prompt that are handed over at once; progress is shown in these steps", 1, 100_000
     ),
     "load.ubatch": Key(int, "of these, how many are computed at once", 1, 100_000),
+    "load.flash_attention": Key(bool, "off: short prompts sooner, answers slower, larger buffers (on the CPU)"),
     "load.kv_type": Key(str, "numbers of the KV cache: f16, or f32 in twice the memory", choices=("f16", "f32")),
     "load.repack": Key(bool, "copy the weights into private memory, in an order that suits the processor"),
     "load.stream_experts": Key(bool, "read the chosen experts from disk ahead of use, and keep them in own memory"),

@@ -36,10 +36,17 @@ def test_every_decision_has_a_setting_and_the_command_line_goes_first() -> None:
         "load.cpu_expert_layers": 3,
         "load.gpu_layers": 20,
         "load.kv_type": "f32",
+        "load.flash_attention": False,
     }
     wishes = load_wishes(Preferences(values))
     assert wishes == LoadWishes(
-        n_threads=5, n_batch=256, n_ubatch=64, cpu_expert_layers=(0, 1, 2), n_gpu_layers=20, kv_type="f32"
+        n_threads=5,
+        n_batch=256,
+        n_ubatch=64,
+        cpu_expert_layers=(0, 1, 2),
+        n_gpu_layers=20,
+        kv_type="f32",
+        flash_attention=False,
     )
     assert load_wishes(Preferences(values), n_threads=2).n_threads == 2
     assert load_wishes(Preferences({"load.cpu_expert_layers": 0})).cpu_expert_layers == ()

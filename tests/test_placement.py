@@ -83,7 +83,7 @@ def headers_only(path: Path, name: str, recipe_name: str, *, mla: bool = True) -
     return path
 
 
-def planned_by_llama(path: Path, contexts: list[tuple[int, int]]) -> list[int]:
+def planned_by_llama(path: Path, contexts: list[tuple[int, int]], *, flash: bool = True) -> list[int]:
     """Bytes of llama.cpp's compute buffer for each (context, ubatch), from its own planning: nothing is allocated."""
     llama_library.start()
     params = llama.llama_model_default_params()
@@ -93,7 +93,7 @@ def planned_by_llama(path: Path, contexts: list[tuple[int, int]]) -> list[int]:
     out = []
     for n_ctx, n_ubatch in contexts:
         p = llama.llama_context_default_params()
-        p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max, p.flash_attn_type = n_ctx, n_ubatch, n_ubatch, 1, 1
+        p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max, p.flash_attn_type = n_ctx, n_ubatch, n_ubatch, 1, int(flash)
         llama_library.forget_log()
         context = llama.llama_init_from_model(loaded, p)
         log = "".join(line for _, line in llama_library._log)
@@ -113,6 +113,24 @@ def test_buffers_of_the_published_shapes_are_what_llama_plans(name, mla, off, tm
     cases = [(n, b) for n in (2048, 4096, 16384, 32768, 131072) for b in (512, 2048)]
     for (n_ctx, n_ubatch), real in zip(cases, planned_by_llama(path, cases), strict=True):
         assert memory.compute_bytes(n_ctx, n_ubatch) == pytest.approx(real, rel=off), (n_ctx, n_ubatch)
+
+
+@pytest.mark.parametrize(("name", "mla", "off"), [("lite", True, 0.05), ("236b", True, 0.05), ("lite", False, 0.2)])
+def test_without_flash_attention_buffers_grow_with_the_context(name, mla, off, tmp_path):
+    path = headers_only(tmp_path / "m.gguf", name, "moe-4", mla=mla)
+    memory = memory_of_file(read_header(path))
+    cases = [(n, b) for n in (4096, 16384, 32768) for b in (64, 512, 2048)]
+    for (n_ctx, n_ubatch), real in zip(cases, planned_by_llama(path, cases, flash=False), strict=True):
+        planned = memory.compute_bytes(n_ctx, n_ubatch, flash_attention=False)
+        assert planned == pytest.approx(real, rel=off), (n_ctx, n_ubatch)
+
+
+def test_off_as_asked_for_it_is_among_the_reasons():
+    placed = place(model("lite", "q4_k_m"), machine(64), LoadWishes(flash_attention=False))
+    assert not placed.options.flash_attention
+    assert any(reason.startswith("flash attention: off") for reason in placed.reasons)
+    plain = place(model("lite", "q4_k_m"), machine(64))
+    assert plain.layout.private < placed.layout.private
 
 
 def test_buffers_of_tiny_are_near_what_llama_plans():

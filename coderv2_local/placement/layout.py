@@ -63,7 +63,7 @@ def lay_out(model: ModelMemory, machine: Machine, options: LoadOptions) -> Layou
     gpu = model.nbytes("dense", gpu_layers) + model.nbytes("experts", set(gpu_layers) - moved)
     gpu += model.kv_bytes(options.n_ctx, options.kv_type, len(gpu_layers))
     private = model.runtime_bytes + model.kv_bytes(options.n_ctx, options.kv_type, len(cpu_layers))
-    compute = model.compute_bytes(options.n_ctx, n_ubatch)
+    compute = model.compute_bytes(options.n_ctx, n_ubatch, flash_attention=options.flash_attention)
     if options.n_gpu_layers:
         gpu += model.nbytes("output") + compute * max(1, len(machine.gpus))
         private += HOST_ACTIVATIONS * 4 * c.hidden_size * n_ubatch

@@ -19,7 +19,8 @@ class LoadOptions:
         n_batch: prompt tokens handed to llama.cpp at a time; a prompt's progress is shown in these steps.
         n_ubatch: of these, how many it computes at once; None: all. More need a larger compute buffer, and read the
             weights less often.
-        flash_attention: off only to compare numbers (flash attention rounds K to F16).
+        flash_attention: without it a short prompt far into a context is evaluated sooner on the CPU, each token of an
+            answer later, and buffers grow with the context. Numbers differ in their last digits: it rounds K to F16.
         kv_type: type of the KV cache.
         n_gpu_layers: layers whose weights go to a GPU.
         cpu_expert_layers: of these layers, the experts stay in main memory all the same.

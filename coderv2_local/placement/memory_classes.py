@@ -1,8 +1,7 @@
 """How many bytes a model takes, by class: weights that every token passes, experts, KV cache, buffers.
 
 From a file's header, or from a config and a recipe where there is no file yet. Nothing is loaded. What llama.cpp
-allocates for these shapes was measured (llama-cpp-python 0.3.36, flash attention on); a test holds the formulas
-against its own report.
+allocates for these shapes was measured (llama-cpp-python 0.3.36); a test holds the formulas against its own report.
 """
 
 import math
@@ -80,9 +79,9 @@ class ModelMemory:
         width = c.kv_lora_rank + c.qk_rope_head_dim if self.mla else c.n_heads * (c.qk_head_dim + c.v_head_dim)
         return padded(n_ctx) * width * KV_BYTES[kv_type] * (c.n_layers if n_layers is None else n_layers)
 
-    def compute_bytes(self, n_ctx: int, n_ubatch: int) -> int:
+    def compute_bytes(self, n_ctx: int, n_ubatch: int, *, flash_attention: bool = True) -> int:
         """Bytes of llama.cpp's compute buffer: what the widest stage of the graph needs for each token of a batch."""
-        c = self.config
+        c, n_tokens = self.config, min(n_ubatch, padded(n_ctx))
         mask = 2 * padded(n_ctx)
         # llama.cpp gives the logits the mask's place where that is large, and leaves a gap
         logits = 4 * (c.vocab_size + (10 if mask >= 4 * c.hidden_size else 3) * c.hidden_size)
@@ -91,8 +90,12 @@ class ModelMemory:
         else:
             heads = c.n_heads * (3 * c.qk_head_dim + c.qk_nope_head_dim + 2 * c.v_head_dim)
         attention = 4 * (heads + 4 * c.hidden_size) + mask
+        values = 0
+        if not flash_attention:  # each head's weights for all of the context, and the latent vectors turned over
+            attention += 4 * c.n_heads * padded(n_ctx) + mask
+            values = 2 * c.kv_lora_rank * padded(n_ctx) if self.mla else 0
         experts = 4 * (2 * c.n_experts_per_token * (c.expert_ffn_size + c.hidden_size) + 2 * c.hidden_size) + mask
-        return min(n_ubatch, padded(n_ctx)) * max(logits, attention, experts)
+        return max(n_tokens * max(logits, experts), n_tokens * attention + values)
 
     @property
     def runtime_bytes(self) -> int:

@@ -111,9 +111,11 @@ def _settle(n_ctx: int, model: ModelMemory, machine: Machine, wishes: LoadWishes
     whole = gpu_budget(machine.gpus) if options.n_gpu_layers else machine.available
     for size in LARGE_BATCHES:
         larger = replace(plain, n_batch=size, n_ubatch=size)
-        growth = model.compute_bytes(n_ctx, size) - model.compute_bytes(n_ctx, DEFAULT_BATCH)
+        larger_buffers, buffers = (
+            model.compute_bytes(n_ctx, n, flash_attention=plain.flash_attention) for n in (size, DEFAULT_BATCH)
+        )
         candidate = settled(larger)
-        if growth <= SMALL_SHARE * whole and lay_out(model, machine, candidate).possible:
+        if larger_buffers - buffers <= SMALL_SHARE * whole and lay_out(model, machine, candidate).possible:
             return candidate
     return options
 

@@ -20,6 +20,7 @@ def reasons(
         _repacking(wishes, options, layout),
         _threads(model, wishes, options),
         _batch(model, wishes, options),
+        *_attention(options),
     )
 
 
@@ -93,7 +94,13 @@ def _batch(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> str:
         why = "large, since each batch of a prompt brings nearly all experts in anew"
     else:
         why = "more are not faster here, and need larger buffers"
-    return f"batch: {size} tokens, {gb(model.compute_bytes(options.n_ctx, size))} of buffers; {why}"
+    buffers = model.compute_bytes(options.n_ctx, size, flash_attention=options.flash_attention)
+    return f"batch: {size} tokens, {gb(buffers)} of buffers; {why}"
+
+
+def _attention(options: LoadOptions) -> Iterator[str]:
+    if not options.flash_attention:
+        yield "flash attention: off, as asked for: short prompts sooner, answers slower, larger buffers"
 
 
 def gb(nbytes: float) -> str:

@@ -38,6 +38,8 @@ params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], i
 params.n_parallel, params.n_ctx = 1, int(sys.argv[4])
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(sys.argv[3])
 params.no_extra_bufts = True  # weights are not repacked, as here
+if sys.argv[5] == "off":
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
 server = xllamacpp.Server(params)
 sys.stdin.read()
 """
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2, help="how often each of two files is gone back to")
     parser.add_argument("--no-warm-up", action="store_true", help="count the first round, too")
     parser.add_argument("--plain", action="store_true", help="for a file without infill: completions instead")
+    parser.add_argument("--no-flash-attention", action="store_true", help="in both servers")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, servers(options, home) as (ours, theirs):
         end = end_token(ours)
@@ -78,6 +81,9 @@ def servers(options: argparse.Namespace, home: str) -> Iterator[tuple[str, str]]
     ours = [sys.executable, "-m", "cli", "serve", "-m", options.model, "--port", ports[0]]
     ours += ["--threads", options.threads, "--ctx", options.ctx]
     environment = dict(os.environ, CODER_HOME=home, PYTHONPATH=str(ROOT))
+    if options.no_flash_attention:
+        Path(home, "config.toml").write_text("[load]\nflash_attention = false\n")
+    theirs.append("off" if options.no_flash_attention else "auto")
     with contextlib.ExitStack() as stack:
         for command in (ours, theirs):
             process = subprocess.Popen(
