@@ -19,6 +19,7 @@ from quant.errors import CoderError, InputError
 
 FILE_NAME = "config.toml"
 MAX_BYTES = 1_000_000
+TRUTH = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ KEYS: Mapping[str, Key] = {
         int, "tokens of a prompt that are handed over at once; progress is shown in these steps", 1, 100_000
     ),
     "load.ubatch": Key(int, "of these, how many are computed at once", 1, 100_000),
-    "load.flash_attention": Key(bool, "off: short prompts sooner, answers slower, larger buffers (on the CPU)"),
+    "load.flash_attention": Key(bool, "false: short prompts sooner, answers slower, larger buffers (on the CPU)"),
     "load.kv_type": Key(str, "numbers of the KV cache: f16, or f32 in twice the memory", choices=("f16", "f32")),
     "load.repack": Key(bool, "copy the weights into private memory, in an order that suits the processor"),
     "load.stream_experts": Key(bool, "read the chosen experts from disk ahead of use, and keep them in own memory"),
@@ -195,8 +196,8 @@ def _typed(key: str, value: str) -> Any:
     if kind is str:
         return value
     try:
-        return kind(value)
-    except ValueError:
+        return TRUTH[value.lower()] if kind is bool else kind(value)
+    except (ValueError, KeyError):
         raise InputError(f"{key} is {value!r}: it must be {_kind_name(kind)}") from None
 
 

@@ -57,6 +57,13 @@ def test_a_type_of_the_cache_that_is_none_is_refused_with_its_line(home: Path, c
     assert_refused(coder("plan", str(TINY)), "line 3", "load.kv_type is 'q4_0': it must be f16 or f32")
 
 
+def test_what_is_typed_as_false_is_false(home: Path, coder: Coder) -> None:
+    for typed, kept in (("false", "False"), ("True", "True")):
+        assert coder("config", "load.repack", typed).returncode == 0
+        assert coder("config", "load.repack").stdout.strip() == kept
+    assert_refused(coder("config", "load.repack", "no"), "load.repack is 'no': it must be true or false")
+
+
 def test_threads_of_plan_are_measured_taken_and_handed_on(home: Path, coder: Coder) -> None:
     write(home, '[load]\nthreads = 3\nkv_type = "f32"\nubatch = 32\n')
     best = json.loads(coder("plan", str(TINY), "--ctx", "256", "--json").stdout)["best"]["options"]

@@ -1,7 +1,7 @@
 r"""`coder serve` beside llama.cpp's own server (package xllamacpp): the same file, threads and context, in turn.
 
     python tools/bench/serve.py [MODEL.gguf] [--threads 2] [--ctx 2048] [--rounds 5] [--file-tokens 1300] [--decode 150]
-        [--turns 2] [--no-warm-up]
+        [--turns 2] [--no-warm-up] [--flash-attention own|on|off]
 
 Prints, as medians over the rounds and as ratios within this run: tokens a second while an answer is streamed; the time
 to the first token of the second infill in a file, and what of it each server says that it spent on evaluating; the same
@@ -38,7 +38,7 @@ params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], i
 params.n_parallel, params.n_ctx = 1, int(sys.argv[4])
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(sys.argv[3])
 params.no_extra_bufts = True  # weights are not repacked, as here
-if sys.argv[5] == "off":
+if sys.argv[5] == "off":  # else it is on: llama-server's own choice
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
 server = xllamacpp.Server(params)
 sys.stdin.read()
@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2, help="how often each of two files is gone back to")
     parser.add_argument("--no-warm-up", action="store_true", help="count the first round, too")
     parser.add_argument("--plain", action="store_true", help="for a file without infill: completions instead")
-    parser.add_argument("--no-flash-attention", action="store_true", help="in both servers")
+    parser.add_argument(
+        "--flash-attention", choices=("own", "on", "off"), default="own", help="own: as each server chooses"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, servers(options, home) as (ours, theirs):
         end = end_token(ours)
@@ -81,9 +83,10 @@ def servers(options: argparse.Namespace, home: str) -> Iterator[tuple[str, str]]
     ours = [sys.executable, "-m", "cli", "serve", "-m", options.model, "--port", ports[0]]
     ours += ["--threads", options.threads, "--ctx", options.ctx]
     environment = dict(os.environ, CODER_HOME=home, PYTHONPATH=str(ROOT))
-    if options.no_flash_attention:
-        Path(home, "config.toml").write_text("[load]\nflash_attention = false\n")
-    theirs.append("off" if options.no_flash_attention else "auto")
+    theirs.append(options.flash_attention)
+    if options.flash_attention != "own":
+        wanted = str(options.flash_attention == "on").lower()
+        Path(home, "config.toml").write_text(f"[load]\nflash_attention = {wanted}\n")
     with contextlib.ExitStack() as stack:
         for command in (ours, theirs):
             process = subprocess.Popen(
