@@ -5,48 +5,19 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from serve_room import answer, infill, text, working
 
-from coderv2_local.local_backend import LocalBackend
-from coderv2_local.models import find_model
-from coderv2_local.placement.load_options import LoadOptions
-from coderv2_local.prompt.layout import Message
-from coderv2_local.sampling.sampler import SamplingOptions
 from coderv2_local.serving.errors import ApiError
-from coderv2_local.serving.infill_prompt import infill_ids
-from coderv2_local.serving.jobs import Job, Task
+from coderv2_local.serving.jobs import Job
 from coderv2_local.serving.queue import JobQueue
 from coderv2_local.serving.state import Serving
-
-LONG_QUESTION = "Explain this: " + " ".join(f"value_{i} = compute({i})" for i in range(38))
 
 
 @pytest.fixture
 def room() -> Iterator[Serving]:
     """A model whose prompts are evaluated in batches of 32 tokens, and its worker."""
-    with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1, n_batch=32)) as backend:
-        serving = Serving(backend, "test", "test")
-        serving.worker.start()
+    with working(n_batch=32) as serving:
         yield serving
-        serving.worker.close()
-
-
-def answer(room: Serving, question: str = LONG_QUESTION, limit: int = 40, **more) -> Task:
-    backend = room.backend
-    from coderv2_local.prompt.layout import chat_prompt
-
-    prompt = chat_prompt([Message("user", question)], backend.format, backend.vocabulary)
-    options = SamplingOptions(temperature=1.2, seed=5, logit_bias={backend.vocabulary.eos: -float("inf")})
-    return Task("answer", prompt, options, limit, is_streamed=True, **more)
-
-
-def infill(room: Serving, name: str = "f", limit: int = 6) -> Task:
-    ids = infill_ids(room, f"def {name}(x):\n    return ", "\n", limit)
-    return Task("infill", ids, SamplingOptions(), limit)
-
-
-async def text(job: Job) -> str:
-    await job.finish()
-    return job.text
 
 
 def test_an_infill_stops_a_prompt_that_is_being_evaluated(room: Serving):
@@ -93,13 +64,8 @@ def test_the_batch_that_is_being_computed_is_given_up_for_an_infill():
                 return
         pytest.skip("this machine evaluates the prompt faster than a second request can be sent")
 
-    with LocalBackend(find_model("tiny").path, LoadOptions(n_threads=1)) as backend:
-        room = Serving(backend, "test", "test")
-        room.worker.start()
-        try:
-            asyncio.run(story(room))
-        finally:
-            room.worker.close()
+    with working() as room:
+        asyncio.run(story(room))
 
 
 def test_an_answer_is_the_same_whatever_infills_come_and_go(room: Serving):

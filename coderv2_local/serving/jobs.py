@@ -62,11 +62,13 @@ class Piece:
     """Text as it comes, with the log-probabilities of its tokens where they are wanted; or the prompt's progress.
 
     Attributes:
+        tokens: generated so far, also those whose text is held back; 0 before there are any.
         progress: tokens of the prompt that are done.
     """
 
     text: str = ""
     logprobs: Sequence[TokenLogprobs] = ()
+    tokens: int = 0
     progress: int | None = None
 
 

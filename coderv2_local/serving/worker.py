@@ -173,7 +173,7 @@ class Worker:
                     ended = bool(end.value)
                     break
                 job.text += chunk
-                job.worker_sends(Piece(chunk, job.logprobs[sent:]))
+                job.worker_sends(Piece(chunk, job.logprobs[sent:], job.figures.tokens))
                 sent = len(job.logprobs)
                 if watch and watch.feed(chunk):
                     ended = True
