@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cli.options import ContextOption, ModelOption, RepeatPenaltyOption, SeedOption, StockRoutingOption, ThreadsOption
+from cli.options import (
+    ContextOverSettingOption,
+    ModelOption,
+    RepeatPenaltyOption,
+    SeedOption,
+    StockRoutingOption,
+    ThreadsOption,
+)
 from cli.piped import piped_text
 from coderv2_local.stream import printable
 from quant.errors import InputError
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
 def chat(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]…", help="Files to show to the model.", show_default=False)
+        list[str] | None, typer.Argument(metavar="FILE", help="Files to show to the model.", show_default=False)
     ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Ask once, print the answer to stdout, and exit.")
@@ -43,7 +50,7 @@ def chat(
     ] = None,
     repeat_penalty: RepeatPenaltyOption = None,
     seed: SeedOption = None,
-    context: ContextOption = 0,
+    context: ContextOverSettingOption = None,
     threads: ThreadsOption = None,
     stock_routing: StockRoutingOption = False,
     no_server: Annotated[

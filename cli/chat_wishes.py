@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.options import loading_options, refuse_on_server
 from coderv2_local.backend import Backend
 from coderv2_local.load_settings import load_wishes
 from coderv2_local.models import Model, find_model
@@ -28,7 +29,7 @@ class Wishes:
     """
 
     settings: Preferences
-    context: int = 0
+    context: int | None = None
     threads: int | None = None
     exact_routing: bool = True
     system: str | None = None
@@ -45,7 +46,7 @@ class Wishes:
 
     def load(self, model: Model) -> Backend:
         """The model, ready to answer: on a server that runs it already, or loaded. Raises CoderError."""
-        n_ctx = self.context or self.settings.get("chat.context", 0)
+        n_ctx = self.settings.get("chat.context", 0) if self.context is None else self.context
         wishes = load_wishes(self.settings, n_ctx=n_ctx, n_threads=self.threads)
         running = open_running(model, wishes, exact_routing=self.exact_routing) if self.server else None
         return running or open_model(model, wishes, exact_routing=self.exact_routing)
@@ -66,7 +67,14 @@ class Wishes:
         )
 
     def conversation(self, model: Model) -> Conversation:
-        """A conversation with a model. Raises CoderError."""
+        """A conversation with a model, the first one. Raises CoderError."""
+        given = loading_options(
+            n_ctx=self.context,
+            threads=self.threads,
+            stock_routing=not self.exact_routing,
+            no_server=not self.server,
+        )
+        refuse_on_server(model, given)
         options = self.sampling(model)  # checked before the model is loaded, which takes longer
         limit = self.max_tokens or self.settings.get("chat.max_tokens", MAX_TOKENS)
         return Conversation(self.load(model), options, limit, root=Path.cwd())

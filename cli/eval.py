@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from cli.fim import ForceOption, notice
-from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, ThreadsOption
+from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, ThreadsOption, loading_options
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class KindOption(str, Enum):
 def evaluate(
     what: Annotated[What, typer.Argument(help="fim: infilling.")],
     sources: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER…", help="Folders or files of source code, in any language.")
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders or files of source code, in any language.")
     ],
     model: ModelOption = None,
     kinds: Annotated[
@@ -78,9 +78,10 @@ def evaluate(
     if not samples:
         raise InputError("the files are too short to make holes in", hint="give larger ones, or a folder of them")
     load = load_wishes(preferences.read(), n_ctx=n_ctx, n_threads=threads)
+    given = loading_options(n_ctx=n_ctx, threads=threads, stock_routing=stock_routing)
     screen = Console(stderr=True, highlight=False)
     with (
-        infill_backend(model, load, notice, exact_routing=not stock_routing, force=force) as backend,
+        infill_backend(model, load, notice, given, exact_routing=not stock_routing, force=force) as backend,
         Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress,
     ):
         name = backend.name

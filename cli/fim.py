@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.fim_usage import check_usage
-from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, TemperatureOption, ThreadsOption
+from cli.options import (
+    ContextOverSettingOption,
+    ModelOption,
+    SeedOption,
+    StockRoutingOption,
+    TemperatureOption,
+    ThreadsOption,
+)
 from quant.errors import CoderError
 
 if TYPE_CHECKING:
@@ -61,7 +68,7 @@ def fim(
     force: ForceOption = False,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = None,
-    n_ctx: ContextOption = 0,
+    n_ctx: ContextOverSettingOption = None,
     threads: ThreadsOption = None,
     stock_routing: StockRoutingOption = False,
     no_server: Annotated[

@@ -1,9 +1,10 @@
 """The backend that a command fills in with: what is known of the model's training is said or refused first."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cli.options import refuse_on_server
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def infill_backend(
     model: str | None,
     load: "LoadWishes",
     notify: Callable[[str], None],
+    given: Sequence[str] = (),
     *,
     exact_routing: bool = True,
     force: bool = False,
@@ -26,10 +28,11 @@ def infill_backend(
     that runs it already, unless `server` is False, or in this process.
 
     Args:
+        given: the options about loading that the user gave: a server that is named cannot follow them.
         server_seconds: that the first answers of a `coder serve` may take; None for the usual limits.
 
     Raises:
-        InputError: no such model, or one that was not trained to fill in, without `force`.
+        InputError: no such model, one that was not trained to fill in, without `force`, or options that cannot hold.
     """
     from coderv2_local.models import find_model
     from coderv2_local.open_model import open_model
@@ -37,6 +40,7 @@ def infill_backend(
     from converters.gguf_header import read_header
 
     chosen = find_model(model, role="fim")
+    refuse_on_server(chosen, given)
     if chosen.path:
         # before a large file is loaded
         judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)

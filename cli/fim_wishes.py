@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.fim_backend import infill_backend
+from cli.options import loading_options
 from coderv2_local.backend import Backend
 from coderv2_local.edits.refusal import EditRefused
 from coderv2_local.engine_errors import ContextFull
@@ -42,7 +43,7 @@ class FimWishes:
     suffix_tokens: int | None = None
     temperature: float = 0.0
     seed: int | None = None
-    n_ctx: int = 0
+    n_ctx: int | None = None
     threads: int | None = None
     exact_routing: bool = True
     force: bool = False
@@ -50,12 +51,18 @@ class FimWishes:
 
     def backend(self, model: str | None, notify: Callable[[str], None]) -> AbstractContextManager[Backend]:
         """What fills in. Raises as :func:`infill_backend`."""
-        n_ctx = self.n_ctx or self.settings.get("fim.context", 0)
+        n_ctx = self.settings.get("fim.context", 0) if self.n_ctx is None else self.n_ctx
         load = load_wishes(self.settings, n_ctx=n_ctx, n_threads=self.threads)
         return infill_backend(
             model,
             load,
             notify,
+            loading_options(
+                n_ctx=self.n_ctx,
+                threads=self.threads,
+                stock_routing=not self.exact_routing,
+                no_server=not self.server,
+            ),
             exact_routing=self.exact_routing,
             force=self.force,
             server=self.server,

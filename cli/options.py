@@ -1,8 +1,14 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from quant.errors import InputError
+
+if TYPE_CHECKING:
+    from coderv2_local.models import Model
 
 ModelOption = Annotated[
     str | None,
@@ -10,10 +16,12 @@ ModelOption = Annotated[
         "--model", "-m", metavar="MODEL", help="A name from `coder models`, a .gguf file, or a server's http address."
     ),
 ]
-ContextOption = Annotated[
-    int,
-    typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: what suits model and memory, up to 32768."),
-]
+_CONTEXT = typer.Option(
+    "--ctx", min=0, metavar="N", help="Context in tokens; 0: what suits model and memory, up to 32768."
+)
+ContextOption = Annotated[int, _CONTEXT]
+ContextOverSettingOption = Annotated[int | None, _CONTEXT]
+"""Where a setting holds unless the option is given; then 0 goes before it, too."""
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", "-t", min=1, help="CPU threads; default: a physical core each, 1 for a small model."),
@@ -34,3 +42,25 @@ StockRoutingOption = Annotated[
         "--stock-routing", help="Let llama.cpp choose experts by its own rule (wrong for the 236B): to compare."
     ),
 ]
+
+
+def loading_options(
+    *, n_ctx: int | None, threads: int | None, stock_routing: bool, no_server: bool = False
+) -> Sequence[str]:
+    """Those of the options about loading a model here that were given a value which wants something, by their names."""
+    given = {"--ctx": n_ctx, "--threads": threads, "--stock-routing": stock_routing, "--no-server": no_server}
+    return [name for name, value in given.items() if value]
+
+
+def refuse_on_server(model: "Model", options: Sequence[str]) -> None:
+    """Refuse options about loading a model here where the model is on a server that the user named.
+
+    Raises:
+        InputError: naming them.
+    """
+    if model.path is None and options:
+        decide = "decides how a model is loaded here" if len(options) == 1 else "decide how a model is loaded here"
+        raise InputError(
+            f"{', '.join(options)} {decide}, and {model.name} is on a server",
+            hint="leave out what a server decides where it is started, or name a file with -m",
+        )
