@@ -86,9 +86,9 @@ def _names(text: str, family: Family) -> Iterator[str]:
         if more:
             dot = "" if module.endswith(".") else "."
             yield from (f"{module}{dot}{name.split()[0]}" for name in more[0].split(",") if name.strip())
-        for each in module.split(","):
-            if each.strip(". "):
-                yield each.split()[0]
+        for words in map(str.split, module.split(",")):
+            if words and words[0].strip("."):
+                yield words[0]
 
 
 def _file(name: str, family: Family, folder: str, root: str) -> str | None:
