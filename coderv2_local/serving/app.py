@@ -9,13 +9,14 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coderv2_local.serving.errors import ApiError, api_error, shutting_down
 from coderv2_local.serving.guard import OPEN_PATHS, check_head, check_host, check_key
 from coderv2_local.serving.incoming import KEY, Incoming, incoming_of
+from coderv2_local.serving.json_answer import JsonAnswer
 from coderv2_local.serving.openapi import openapi
 from coderv2_local.serving.prepare import Threads
 from coderv2_local.serving.routes import ENDPOINTS
@@ -52,11 +53,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _response(ApiError(error.status_code, words.get(error.status_code, str(error.detail))), error.headers or {})
 
 
-def _response(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _response(error: ApiError, headers: Mapping[str, str] | None = None) -> JsonAnswer:
     return LastAnswer(error.body(), error.status, {**error.headers(), **(headers or {}), "Connection": "close"})
 
 
-class LastAnswer(JSONResponse):
+class LastAnswer(JsonAnswer):
     """An answer with which the connection ends, since what came of the request may still be unread.
 
     All of the answer goes out first; that it is the end is said when the client has sent what it was sending.

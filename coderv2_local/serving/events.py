@@ -1,18 +1,18 @@
 """Answers on their way to the client: whole, or as server-sent events; a client that has gone ends its generation."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from coderv2_local.serving.errors import api_error
 from coderv2_local.serving.jobs import Job
+from coderv2_local.serving.json_answer import JsonAnswer, to_json
 
 QUIET_SECONDS = 10.0
 """After so long without an event, a comment keeps the connection alive."""
@@ -31,7 +31,7 @@ HEAD: Message = {
 
 def event(data: Any) -> bytes:
     """One server-sent event of JSON."""
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + to_json(data) + b"\n\n"
 
 
 async def until_gone(receive: Receive) -> None:
@@ -73,7 +73,7 @@ async def whole(job: Job, receive: Receive, make: Callable[[], dict[str, Any]]) 
     """Wait for the end, then answer with what `make` gives."""
     async with Watched(job, receive):
         await job.finish()
-    return JSONResponse(make())
+    return JsonAnswer(make())
 
 
 class EventStream(Response):
@@ -119,7 +119,7 @@ class EventStream(Response):
             if failure.status >= 500 and failure is not error:
                 log.error("a streamed answer failed", exc_info=error)
             if not self._begun:
-                await JSONResponse(failure.body(), failure.status, failure.headers())({"type": "http"}, _nothing, send)
+                await JsonAnswer(failure.body(), failure.status, failure.headers())({"type": "http"}, _nothing, send)
                 return
             await self._send(send, ready + event(failure.body()))
         await send({"type": "http.response.body", "body": b""})

@@ -92,7 +92,8 @@ def _checked(name: str, value: Any, known: Field) -> Any:
 
 def check_range(name: str, value: float, low: float | None, high: float | None) -> None:
     """Raises ApiError where `value` is not between `low` and `high`."""
-    if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+    is_number = value == value and abs(value) != math.inf  # math.isfinite knows no integers beyond 1.8e308
+    if not is_number or (low is not None and value < low) or (high is not None and value > high):
         raise _outside(name, low, high)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from coderv2_local.fim.context import Snippet
 from coderv2_local.fim.hole import Hole
@@ -15,6 +15,7 @@ from coderv2_local.serving.fields import Field, Fields, checked
 from coderv2_local.serving.infill_answer import chosen_fields, infill_answer, infill_events
 from coderv2_local.serving.infill_prompt import LONGEST_MIDDLE, infill_layout
 from coderv2_local.serving.jobs import Task
+from coderv2_local.serving.json_answer import JsonAnswer
 from coderv2_local.serving.prepare import seconds_of, submitted
 from coderv2_local.serving.refused_fields import refuse_unsupported
 from coderv2_local.serving.sampling_fields import COMMON, N_PROBS, sampling_options
@@ -78,7 +79,7 @@ async def infill(request: Request) -> Response:
         await job.finish()
     answer = infill_answer(serving, job)
     wanted = values.get("response_fields")
-    return JSONResponse(answer if not wanted else chosen_fields(answer, wanted))
+    return JsonAnswer(answer if not wanted else chosen_fields(answer, wanted))
 
 
 def infill_task(serving: Serving, values: Mapping[str, Any]) -> Task:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from coderv2_local import __version__
 from coderv2_local.serving import metrics
@@ -11,6 +11,7 @@ from coderv2_local.serving.body import read_object
 from coderv2_local.serving.chat_api import TEMPLATE, conversation_ids
 from coderv2_local.serving.errors import ApiError, bad
 from coderv2_local.serving.fields import Field, Fields, checked
+from coderv2_local.serving.json_answer import JsonAnswer
 from coderv2_local.serving.prepare import on_thread
 from coderv2_local.serving.state import Serving
 
@@ -38,13 +39,13 @@ def serving_of(request: Request) -> Serving:
 
 async def health(request: Request) -> Response:
     """Is the server up? Open to all."""
-    return JSONResponse(serving_of(request).health())
+    return JsonAnswer(serving_of(request).health())
 
 
 async def models(request: Request) -> Response:
     """The one model."""
     serving = serving_of(request)
-    return JSONResponse({"object": "list", "data": [_model(serving)]})
+    return JsonAnswer({"object": "list", "data": [_model(serving)]})
 
 
 async def model(request: Request) -> Response:
@@ -52,7 +53,7 @@ async def model(request: Request) -> Response:
     serving = serving_of(request)
     if request.path_params["model"] != serving.name:
         raise ApiError(404, f"there is one model here, {serving.name}", param="model", code="model_not_found")
-    return JSONResponse(_model(serving))
+    return JsonAnswer(_model(serving))
 
 
 def _model(serving: Serving) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def _model(serving: Serving) -> dict[str, Any]:
 async def props(request: Request) -> Response:
     """What llama-server's clients ask: the context and the chat template."""
     serving = serving_of(request)
-    return JSONResponse(
+    return JsonAnswer(
         {
             "default_generation_settings": {
                 "n_ctx": serving.backend.n_ctx,
@@ -101,8 +102,8 @@ async def tokenize(request: Request) -> Response:
     if values.get("add_special"):
         ids = [vocabulary.bos, *ids]
     if not values.get("with_pieces"):
-        return JSONResponse({"tokens": ids})
-    return JSONResponse({"tokens": [{"id": i, "piece": _piece(vocabulary.piece(i))} for i in ids]})
+        return JsonAnswer({"tokens": ids})
+    return JsonAnswer({"tokens": [{"id": i, "piece": _piece(vocabulary.piece(i))} for i in ids]})
 
 
 def _piece(piece: bytes) -> Any:
@@ -120,7 +121,7 @@ async def detokenize(request: Request) -> Response:
     vocabulary = serving.backend.vocabulary
     if len(ids) > MAX_IDS or not all(type(i) is int and 0 <= i < vocabulary.size for i in ids):
         raise bad(f"tokens must be ids from 0 to {vocabulary.size - 1}", "tokens", "unknown_token")
-    return JSONResponse({"content": await on_thread(request, vocabulary.decode, ids)})
+    return JsonAnswer({"content": await on_thread(request, vocabulary.decode, ids)})
 
 
 async def apply_template(request: Request) -> Response:
@@ -131,7 +132,7 @@ async def apply_template(request: Request) -> Response:
     vocabulary = serving.backend.vocabulary
     special = {i: vocabulary.text(i).encode() for i in vocabulary.special_ids()}
     text = b"".join(special.get(i) or vocabulary.piece(i) for i in ids[ids[:1] == [vocabulary.bos] :])
-    return JSONResponse({"prompt": text.decode("utf-8", "replace")})
+    return JsonAnswer({"prompt": text.decode("utf-8", "replace")})
 
 
 async def metrics_text(request: Request) -> Response:

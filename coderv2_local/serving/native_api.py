@@ -1,13 +1,14 @@
 """POST /completion: llama-server's own form of /v1/completions, which some editors speak."""
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from coderv2_local.serving.body import read_object
 from coderv2_local.serving.completion_api import COMPLETION, completion_task, threads_for
 from coderv2_local.serving.events import EventStream, Watched
 from coderv2_local.serving.fields import Field, Fields, checked
 from coderv2_local.serving.infill_answer import infill_answer, infill_events
+from coderv2_local.serving.json_answer import JsonAnswer
 from coderv2_local.serving.prepare import submitted
 from coderv2_local.serving.refused_fields import refuse_unsupported
 from coderv2_local.serving.sampling_fields import N_PROBS
@@ -31,4 +32,4 @@ async def completion(request: Request) -> Response:
         return EventStream(job, infill_events(serving, job))
     async with Watched(job, request.receive):
         await job.finish()
-    return JSONResponse(infill_answer(serving, job))
+    return JsonAnswer(infill_answer(serving, job))

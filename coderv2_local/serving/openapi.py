@@ -4,10 +4,11 @@ import re
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from coderv2_local import __version__
 from coderv2_local.serving.fields import json_schema
+from coderv2_local.serving.json_answer import JsonAnswer
 from coderv2_local.serving.routes import ENDPOINTS, Endpoint
 
 ERROR: dict[str, Any] = {
@@ -73,4 +74,4 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 async def openapi(request: Request) -> Response:
     """This description."""
-    return JSONResponse(description())
+    return JsonAnswer(description())
