@@ -22,7 +22,7 @@ class LoadWishes:
     stream_experts: bool | None = None
     expert_memory: int | None = None
     kv_type: KvType = "f16"
-    flash_attention: bool | None = None
+    flash_attention: bool = True
 
 
 NO_WISHES = LoadWishes()

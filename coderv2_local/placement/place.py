@@ -22,8 +22,6 @@ SMALL_SHARE = 0.1
 """A context or a batch that takes at most this share of the memory takes nothing that matters."""
 LARGE_BATCHES = (2_048, 1_024)
 """A prompt's batch reads nearly every expert: where reading is slow, the fewer batches the better."""
-AVX512_STEP = 64
-"""Numbers of a key that ggml's AVX-512 code multiplies at once; what is left over it takes one by one."""
 
 
 class PlacementError(CoderError):
@@ -97,7 +95,7 @@ def _settle(n_ctx: int, model: ModelMemory, machine: Machine, wishes: LoadWishes
         n_threads=wishes.n_threads or (1 if is_small(model) else machine.cores),
         n_batch=n_batch,
         n_ubatch=min(n_batch, wishes.n_ubatch or DEFAULT_BATCH),
-        flash_attention=_flash_attention(model, machine, wishes),
+        flash_attention=wishes.flash_attention,
         kv_type=wishes.kv_type,
         repack=wishes.repack,
     )
@@ -120,17 +118,6 @@ def _settle(n_ctx: int, model: ModelMemory, machine: Machine, wishes: LoadWishes
         if larger_buffers - buffers <= SMALL_SHARE * whole and lay_out(model, machine, candidate).possible:
             return candidate
     return options
-
-
-def _flash_attention(model: ModelMemory, machine: Machine, wishes: LoadWishes) -> bool:
-    """On, but where llama.cpp's is the slow one: `tiny`'s keys have 160 numbers, so 32 are left over.
-
-    Without it 16 tokens after 1600 then take half the time, a single one a tenth more. Lite's and the 236B's keys have
-    576 numbers, where nothing is left over: there a single one would take a third more.
-    """
-    if wishes.flash_attention is not None:
-        return wishes.flash_attention
-    return bool(machine.gpus) or "avx512" not in machine.features or model.key_width % AVX512_STEP == 0
 
 
 def _context(model: ModelMemory, machine: Machine, wishes: LoadWishes) -> int:

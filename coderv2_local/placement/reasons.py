@@ -20,7 +20,7 @@ def reasons(
         _repacking(wishes, options, layout),
         _threads(model, wishes, options),
         _batch(model, wishes, options),
-        *_attention(model, wishes, options),
+        *_attention(options),
     )
 
 
@@ -98,13 +98,9 @@ def _batch(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> str:
     return f"batch: {size} tokens, {gb(buffers)} of buffers; {why}"
 
 
-def _attention(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> Iterator[str]:
-    if options.flash_attention:
-        return
-    why = f"with AVX-512 it goes slowly through keys of {model.key_width} numbers"
-    if wishes.flash_attention is not None:
-        why = "as asked for: short prompts sooner, answers slower, larger buffers"
-    yield f"flash attention: off, {why}"
+def _attention(options: LoadOptions) -> Iterator[str]:
+    if not options.flash_attention:
+        yield "flash attention: off, as asked for: short prompts sooner, answers slower, larger buffers"
 
 
 def gb(nbytes: float) -> str:

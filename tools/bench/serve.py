@@ -1,7 +1,7 @@
 r"""`coder serve` beside llama.cpp's own server (package xllamacpp): the same file, threads and context, in turn.
 
     python tools/bench/serve.py [MODEL.gguf] [--threads 2] [--ctx 2048] [--rounds 5] [--file-tokens 1300] [--decode 150]
-        [--turns 2] [--no-warm-up] [--flash-attention own|on|off]
+        [--turns 2] [--no-warm-up] [--flash-attention on|off]
 
 Prints, as medians over the rounds and as ratios within this run: tokens a second while an answer is streamed; the time
 to the first token of the second infill in a file, and what of it each server says that it spent on evaluating; the same
@@ -57,9 +57,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2, help="how often each of two files is gone back to")
     parser.add_argument("--no-warm-up", action="store_true", help="count the first round, too")
     parser.add_argument("--plain", action="store_true", help="for a file without infill: completions instead")
-    parser.add_argument(
-        "--flash-attention", choices=("own", "on", "off"), default="own", help="own: as each server chooses"
-    )
+    parser.add_argument("--flash-attention", choices=("on", "off"), default="on", help="on is what both servers choose")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, servers(options, home) as (ours, theirs):
         end = end_token(ours)
@@ -84,9 +82,8 @@ def servers(options: argparse.Namespace, home: str) -> Iterator[tuple[str, str]]
     ours += ["--threads", options.threads, "--ctx", options.ctx]
     environment = dict(os.environ, CODER_HOME=home, PYTHONPATH=str(ROOT))
     theirs.append(options.flash_attention)
-    if options.flash_attention != "own":
-        wanted = str(options.flash_attention == "on").lower()
-        Path(home, "config.toml").write_text(f"[load]\nflash_attention = {wanted}\n")
+    if options.flash_attention == "off":
+        Path(home, "config.toml").write_text("[load]\nflash_attention = false\n")
     with contextlib.ExitStack() as stack:
         for command in (ours, theirs):
             process = subprocess.Popen(
