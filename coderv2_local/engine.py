@@ -118,8 +118,9 @@ class Engine:
             ids: the whole sequence, at least one id.
             every_position: compute everything anew and return the logits of all positions.
             room: how many tokens will come after these: a context that has to grow does it once.
-            on_progress: called after each batch with (tokens done, tokens to do). What it raises ends the evaluation
-                and is raised here; what was evaluated before stays.
+            on_progress: called after each batch, the last one too, with (tokens done, tokens to do). The latter are
+                those that are computed: what was evaluated before can be among them (:mod:`.attention_tiles`). What it
+                raises ends the evaluation and is raised here; what was evaluated before stays.
 
         Returns:
             Logits, (vocabulary,) of the last position, or (len(ids), vocabulary).

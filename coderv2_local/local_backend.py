@@ -213,8 +213,14 @@ class LocalBackend:
         if self._kept is not None:
             self._kept.switch(self.engine, prompt)
         generation.reused_tokens = min(shared_prefix(self.engine.tokens, prompt), len(prompt) - 1)
+
+        def note(done: int, todo: int) -> None:
+            generation.reused_tokens = len(prompt) - todo  # what is evaluated once more is not reused
+            if progress:
+                progress(done, todo)
+
         first = None
-        with closing(self.engine.generate(prompt, options, limit, progress, generation.logprobs)) as tokens:
+        with closing(self.engine.generate(prompt, options, limit, note, generation.logprobs)) as tokens:
             for token in tokens:
                 now = time.perf_counter()
                 first = first or now

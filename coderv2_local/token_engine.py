@@ -43,7 +43,9 @@ class TokenEngine(Protocol):
     @property
     def tokens(self) -> list[int]: ...
 
-    def evaluate(self, ids: Sequence[int], /) -> npt.NDArray[np.float32]: ...
+    def evaluate(
+        self, ids: Sequence[int], /, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float32]: ...
     def generate(
         self,
         ids: Sequence[int],

@@ -7,11 +7,14 @@ import pytest
 
 from coderv2_local.attention_tiles import TILE, AttentionTiles
 from coderv2_local.engine import Engine
+from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.sampling.options import SamplingOptions
 from converters.gguf_header import read_header
 
 TINY = find_model("tiny").path
+CODE = "def add(first, second):\n    return first + second\n\n" * 200
 
 
 def fewest_filled(tiles, depth):
@@ -39,7 +42,7 @@ def test_where_there_are_no_tiles_nothing_is_evaluated_again(change):
 
 def test_the_answer_is_that_of_all_tokens_evaluated_in_order():
     with Engine(TINY, LoadOptions(n_threads=1)) as engine:
-        ids = engine.vocabulary.encode("def add(first, second):\n    return first + second\n\n" * 200)[:1250]
+        ids = engine.vocabulary.encode(CODE)[:1250]
         engine.evaluate(ids[:1200])
         done = []
         filled = engine.evaluate(ids, on_progress=lambda n, of: done.append((n, of)))
@@ -49,3 +52,12 @@ def test_the_answer_is_that_of_all_tokens_evaluated_in_order():
         plain = engine.evaluate(ids)
     np.testing.assert_allclose(filled, plain, atol=0.05)
     assert filled.argmax() == plain.argmax()
+
+
+def test_a_backend_counts_as_reused_what_was_not_evaluated_again():
+    with LocalBackend(TINY, LoadOptions(n_threads=1)) as backend:
+        text = backend.vocabulary.decode(backend.vocabulary.encode(CODE)[:1200])
+        list(backend.infill(text, "", SamplingOptions(), 1))
+        more = backend.infill(text + CODE[:170], "", SamplingOptions(), 1)
+        list(more)
+        assert more.prompt_tokens - more.reused_tokens == TILE

@@ -48,13 +48,28 @@ class Task:
 
 @dataclass
 class Figures:
-    """Counts and times, in seconds. `prompt_seconds` and `seconds` leave out what others' interruptions took."""
+    """Counts and times, in seconds. `prompt_seconds` and `seconds` leave out what others' interruptions took.
+
+    Attributes:
+        reused: tokens of the prompt that needed no evaluation.
+        prompt: how far the prompt is evaluated, with those; less than all of it where it was given up.
+        tokens: generated ones.
+    """
 
     reused: int = 0
+    prompt: int = 0
     tokens: int = 0
     prompt_seconds: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+
+    def evaluated(self, end: int, done: int, todo: int) -> None:
+        """Of the last `todo` tokens of the prompt's first `end`, `done` are computed; those before were there.
+
+        A prompt that is interrupted is evaluated in several goes: reused is only what none of them computed.
+        """
+        self.reused = min(self.reused, end - todo)
+        self.prompt = max(self.prompt, end - todo + done)
 
 
 @dataclass(frozen=True)

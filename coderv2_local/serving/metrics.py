@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 PREFIX = "coder_"
 MEANINGS = {
-    "prompt_tokens_total": "tokens of prompts",
+    "prompt_tokens_total": "tokens of prompts, of one that was given up those that were evaluated",
     "reused_tokens_total": "of these, tokens that needed no evaluation",
     "generated_tokens_total": "tokens generated",
     "prompt_seconds_total": "seconds of evaluating prompts",

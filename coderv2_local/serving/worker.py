@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import closing, suppress
+from functools import partial
 
 from coderv2_local.backend import without_first_space
 from coderv2_local.engine_errors import Cancelled
@@ -145,8 +146,8 @@ class Worker:
     def _count(self, job: Job) -> None:
         figures = job.figures
         for name, amount in (
-            ("prompt_tokens_total", len(job.task.prompt)),
-            ("reused_tokens_total", figures.reused),
+            ("prompt_tokens_total", figures.prompt),
+            ("reused_tokens_total", min(figures.reused, figures.prompt)),
             ("generated_tokens_total", figures.tokens),
             ("prompt_seconds_total", figures.prompt_seconds),
             ("generation_seconds_total", figures.seconds),
@@ -213,8 +214,9 @@ class Worker:
         job, task = run.job, run.job.task
 
         def between_batches(done: int, todo: int) -> None:
+            job.figures.evaluated(len(task.prompt), done, todo)
             if done < todo:
-                job.worker_sends(Piece(progress=job.figures.reused + done))
+                job.worker_sends(Piece(progress=job.figures.prompt))
                 self._pause_point(run)
 
         while True:
@@ -242,7 +244,7 @@ class Worker:
         while done < end:
             done = min(done + SMALL_STEP, end)
             with suppress(Cancelled):  # whoever wanted that is asked about at the next point
-                self._engine.evaluate(prompt[:done])
+                self._engine.evaluate(prompt[:done], on_progress=partial(run.job.figures.evaluated, done))
             self._pause_point(run)
 
     # Interruptions.
