@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cli.fim import ForceOption, notice
+from cli.fim import ForceOption
+from cli.fim_output import notice
 from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, ThreadsOption, loading_options
 from quant.errors import InputError
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from cli.fim_output import as_report, notice, show_applied, show_filling, write_utf8
 from cli.fim_usage import check_usage
 from cli.options import (
     ContextOverSettingOption,
@@ -23,15 +22,18 @@ from quant.errors import CoderError
 
 if TYPE_CHECKING:
     from cli.fim_wishes import FimWishes
-    from coderv2_local.fim.fill import Filling
-    from coderv2_local.fim.hole import Hole
 
 MaxTokensOption = Annotated[
     int | None, typer.Option("--max-tokens", "-n", min=1, metavar="N", help="Longest middle, in tokens; 128.")
 ]
 MaxMsOption = Annotated[
     int | None,
-    typer.Option("--max-ms", min=1, metavar="MS", help="Answer after so long with what there is; loading counts."),
+    typer.Option(
+        "--max-ms",
+        min=1,
+        metavar="MS",
+        help="Answer with what there is so long after the start. Loading counts, and is not interrupted.",
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Use a model that was not trained to fill in.")]
 
@@ -50,7 +52,9 @@ def fim(
     max_tokens: MaxTokensOption = None,
     max_ms: MaxMsOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write the middle into FILE and show the diff.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Take back what the last --apply wrote.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take back what was written last: by --apply, by hand, or by /fim in a chat.")
+    ] = False,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read FILE's text, an unsaved buffer, from stdin.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the middle, its range, counts and times as JSON.")
@@ -60,10 +64,16 @@ def fim(
     ] = None,
     no_context: Annotated[bool, typer.Option("--no-context", help="Show the model no other file.")] = False,
     prefix_tokens: Annotated[
-        int | None, typer.Option("--prefix-tokens", min=1, metavar="N", help="Longest text before the cursor.")
+        int | None,
+        typer.Option(
+            "--prefix-tokens", min=1, metavar="N", help="Longest text before the cursor; 1536, cut to the context."
+        ),
     ] = None,
     suffix_tokens: Annotated[
-        int | None, typer.Option("--suffix-tokens", min=0, metavar="N", help="Longest text after the cursor.")
+        int | None,
+        typer.Option(
+            "--suffix-tokens", min=0, metavar="N", help="Longest text after the cursor; 256, cut to the context."
+        ),
     ] = None,
     force: ForceOption = False,
     temperature: TemperatureOption = 0.0,
@@ -131,9 +141,11 @@ def fill_in(
         began: when the command did, in seconds of the monotonic clock: loading counts.
     """
     from cli.fim_buffer import source_text
+    from cli.fim_screen import why_nothing
     from coderv2_local.fim.states import keep_state, restore_state
     from coderv2_local.fim.target import hole_at, parse_target
 
+    write_utf8()
     place = parse_target(target)
     path, text = place.path, source_text(place, stdin=stdin, notify=notice)
     hole = hole_at(text, place)
@@ -146,81 +158,32 @@ def fill_in(
         filled = time.monotonic()
         if said := wishes.left_out(filling):
             notice(said)
-        diff = ""
+        written = None
         if apply and filling.text:
             from cli.fim_edits import write_middle
 
-            _, diff = write_middle(path, text, hole, filling.text)
+            written = write_middle(path, text, hole, filling.text)
+        nothing = why_nothing(filling, wishes.max_ms, loaded - began)
         if as_json:
             report = as_report(text, hole, filling, load_seconds=loaded - began, fill_seconds=filled - loaded)
-            print(json.dumps(report | ({"applied": bool(diff)} if apply else {}), ensure_ascii=False))
+            print(json.dumps(report | ({"applied": bool(written)} if apply else {}), ensure_ascii=False))
         elif apply:
-            show_applied(diff, filling)
+            show_applied(written[1] if written else "", filling, nothing)
         else:
-            show_filling(text, hole, filling, path)
+            show_filling(text, hole, filling, path, nothing)
         sys.stdout.flush()
+        if wishes.max_ms and time.monotonic() - began > wishes.max_ms / 1000:
+            return  # whoever waits for the end waits no longer; the next call evaluates it anew
         try:
             keep_state(backend, path, filling)
         except CoderError as error:  # the answer is out: this only makes the next one slower
             notice(error.message)
 
 
-def as_report(
-    text: str, hole: "Hole", filling: "Filling", *, load_seconds: float, fill_seconds: float
-) -> dict[str, object]:
-    """What `--json` prints. Lines and columns count from 1; a column is a number of characters."""
-    from coderv2_local.fim.target import replaced_range
-
-    start, end = replaced_range(text, hole)
-    return {
-        "text": filling.text,
-        "reason": filling.reason,
-        "range": {"start": start, "end": end},
-        "prompt_tokens": filling.prompt_tokens,
-        "reused_tokens": filling.reused_tokens,
-        "suffix_tokens": filling.suffix_tokens,
-        "tokens": filling.tokens,
-        "load_seconds": round(load_seconds, 3),
-        "fill_seconds": round(fill_seconds, 3),
-        "first_token_seconds": round(filling.prompt_seconds, 3),
-    }
-
-
-def show_filling(text: str, hole: "Hole", filling: "Filling", path: Path) -> None:
-    """The middle: in its place on a terminal, alone in a pipe."""
-    from cli.fim_screen import in_place, summary
-
-    if not sys.stdout.isatty():
-        sys.stdout.write(filling.text)
-        return
-    replaced = text[len(hole.prefix) : len(text) - len(hole.suffix)]
-    Console(highlight=False).print(in_place(hole, filling.text, replaced=replaced, path=path), soft_wrap=True)
-    if not filling.text:
-        notice("the model suggests nothing here")
-    Console(stderr=True, highlight=False).print(Text(summary(filling), "dim"), soft_wrap=True)
-
-
-def show_applied(diff: str, filling: "Filling") -> None:
-    from cli.edit_screen import show_diff
-
-    if not diff:
-        notice(f"nothing was written: the model suggests nothing here (ended by: {filling.reason})")
-        return
-    show_diff(diff, Console(highlight=False))
-    notice("written; `coder fim --undo` takes it back")
-
-
 def take_back_last() -> None:
-    """Undo what the last --apply wrote."""
+    """Undo what was written last, by whichever command."""
     from cli.fim_edits import take_back
 
     change = take_back()
     for file in change.files:
         notice(f"{change.root / file.path} is as it was before")
-
-
-def notice(text: str) -> None:
-    """A remark on stderr, beside the data."""
-    from coderv2_local.stream import printable
-
-    Console(stderr=True, highlight=False).print(Text(printable(text), "yellow"), soft_wrap=True)

@@ -46,7 +46,7 @@ def _is_missing(path: Path) -> bool:
 
 def _buffer_text(notify: Callable[[str], None]) -> str:
     """All of stdin, as a file with these bytes would be read."""
-    from coderv2_local.edits.refusal import EditRefused
+    from coderv2_local.edits.refusal import EditRefused, TooLarge
     from coderv2_local.edits.text_files import MAX_FILE_BYTES, decode
 
     if sys.stdin.isatty():
@@ -55,5 +55,5 @@ def _buffer_text(notify: Callable[[str], None]) -> str:
     try:
         return decode(data, "the text on stdin").text
     except EditRefused as error:
-        hint = "the lines near the cursor are enough" if len(data) > MAX_FILE_BYTES else "send it as UTF-8"
+        hint = "the lines near the cursor are enough" if isinstance(error, TooLarge) else "send it as UTF-8"
         raise InputError(error.message, hint=hint) from None

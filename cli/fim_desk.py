@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.errors import show_error
-from cli.fim_screen import in_place, summary
+from cli.fim_screen import in_place, summary, why_nothing
 from coderv2_local.stream import printable
 from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
     from cli.fim_wishes import FimWishes
     from coderv2_local.backend import Backend
+    from coderv2_local.edits.journal import Change
     from coderv2_local.fim.fill import Filling
     from coderv2_local.fim.hole import Hole
     from coderv2_local.fim.target import Target
@@ -48,6 +49,7 @@ class Desk:
         self.text = ""
         self.filling: Filling | None = None
         self.sample = 0
+        self.accepted: list[Change] = []
         self._searched = ""
 
     def where(self) -> str:
@@ -150,7 +152,7 @@ class Desk:
         if said := self.wishes.left_out(filling):
             self._say(said)
         self.screen.print(in_place(hole, filling.text, replaced=replaced, path=path), soft_wrap=True)
-        self._say(summary(filling) if filling.text else "the model suggests nothing here")
+        self._say(summary(filling) if filling.text else why_nothing(filling, self.wishes.max_ms))
         self.filling = filling
 
     def accept(self) -> None:
@@ -164,9 +166,13 @@ class Desk:
             raise InputError("there is no suggestion to accept", hint="Enter asks for one")
         hole = self._hole()
         try:
-            write_middle(self.target.path, self.text, hole, self.filling.text)
+            written = write_middle(self.target.path, self.text, hole, self.filling.text)
         except FileChanged as error:
             raise FileChanged(error.message, path=error.path, hint="r reads the file again, and suggests") from None
+        if written is None:
+            self._say("nothing was written: this is what stands there already")
+            return
+        self.accepted.append(written[0])
         self.text = read_source(self.target.path).text
         before = self.text[: len(self.text) - len(hole.suffix)]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
@@ -175,11 +181,22 @@ class Desk:
         self._say(f"written to {self.target.path}; u takes it back")
 
     def undo(self) -> None:
-        """Take back what was accepted last, in the folder of the open file."""
+        """Take back what was accepted last, here and not in another process."""
         from cli.fim_edits import take_back
+        from coderv2_local.edits.refusal import NothingToUndo
         from coderv2_local.fim.source import read_source
 
-        change = take_back(self.target.path if self.target else None)
+        if not self.accepted:
+            raise InputError(
+                "nothing that was accepted here is left to undo",
+                hint="`coder fim --undo` takes back what was written before",
+            )
+        try:
+            change = take_back(self.accepted[-1])
+        except NothingToUndo:
+            self.accepted.pop()
+            raise NothingToUndo("what was accepted last has been taken back already") from None
+        self.accepted.pop()
         for file in change.files:
             self._say(f"{change.root / file.path} is as it was before")
         if self.target:

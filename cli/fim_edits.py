@@ -1,4 +1,4 @@
-"""Writing a suggestion into its file, and taking it back."""
+"""The files that `coder fim` changes: writing a suggestion, and taking it back."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from coderv2_local.fim.hole import Hole
 
 
-def write_middle(path: Path, text: str, hole: "Hole", middle: str) -> tuple["Change", str]:
+def write_middle(path: Path, text: str, hole: "Hole", middle: str) -> "tuple[Change, str] | None":
     """Put `middle` into the file, whole or not at all. Naming the file was the consent.
 
     Args:
         text: of the file, as it was read.
+        middle: written as it is, with its line ends.
 
     Returns:
-        The change, and its diff.
+        The change, and its diff; None where `middle` is what stands there already: nothing is written then.
 
     Raises:
         EditRefused: the file has changed since, or cannot be written; it is as it was.
@@ -26,18 +27,19 @@ def write_middle(path: Path, text: str, hole: "Hole", middle: str) -> tuple["Cha
     from coderv2_local.edits.ranges import propose_range
 
     workspace, proposal = propose_range(path, text, len(hole.prefix), len(text) - len(hole.suffix), middle)
+    if proposal.new == proposal.old:
+        return None
     change = apply_edits([proposal], workspace, undo_journal(), made_by="fim")
     return change, proposal.diff()
 
 
-def take_back(path: Path | None = None) -> "Change":
-    """Undo the last suggestion that was written; of the given file's folder, if one is given.
+def take_back(change: "Change | None" = None) -> "Change":
+    """Undo this change, or the last suggestion that was written anywhere.
 
     Raises:
         NothingToUndo: there is none.
         EditRefused: the file has changed since; nothing is undone.
     """
     from coderv2_local.edits.undo import undo
-    from coderv2_local.edits.workspace import Workspace
 
-    return undo(undo_journal(), root=Workspace.around(path)[0].root if path else None, made_by="fim")
+    return undo(undo_journal(), made_by="fim", only=change)

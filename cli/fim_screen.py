@@ -75,6 +75,22 @@ def summary(filling: "Filling") -> str:
     return " · ".join(part for part in parts if part)
 
 
+def why_nothing(filling: "Filling", max_ms: int | None, load_seconds: float = 0.0) -> str:
+    """Why there is no middle, in one line.
+
+    Args:
+        max_ms: that it could take, loading and all.
+        load_seconds: of these, until there was a model.
+    """
+    if filling.reason != "time" or max_ms is None:
+        return "the model suggests nothing here"
+    most_was_loading = load_seconds * 2000 > max_ms
+    helps = (
+        f"loading took {load_seconds:.1f} s; `coder serve` keeps the model loaded" if most_was_loading else "allow more"
+    )
+    return f"no time was left to suggest anything (--max-ms {max_ms}): {helps}"
+
+
 def _colour(text: Text, start: int, end: int, path: Path | None) -> None:
     """Colour what stands between `start` and `end` as code of the file's language, where that is known."""
     from cli.code_lexers import lexer_for

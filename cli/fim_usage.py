@@ -23,15 +23,19 @@ def check_usage(places: Sequence[str], given: Collection[str]) -> None:
         others = [*places, *sorted(set(given) - {"--undo"})]
         if others:
             raise InputError(
-                f"--undo takes back the last --apply and goes with nothing else: there is {', '.join(others)}",
+                f"--undo takes back what was written last and goes with nothing else: there is {', '.join(others)}",
                 hint="coder fim --undo",
             )
         return
     if "--context" in given and "--no-context" in given:
         raise InputError("--context shows a file and --no-context shows none", hint="leave one out")
     if "--context" in given and (files := [place for place in places if not TARGET.fullmatch(place)]):
+        meant_for_context = len(files) < len(places)
         raise InputError(
-            f"{files[0]!r} names no line", hint=f"--context takes one file: --context {files[0]} for another"
+            f"{files[0]!r} names no line",
+            hint=f"--context takes one file: --context {files[0]} for another"
+            if meant_for_context
+            else f"say where to fill in: {files[0]}:LINE",
         )
     if len(places) > 1:
         raise InputError(

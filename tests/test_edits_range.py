@@ -13,13 +13,11 @@ from coderv2_local.edits.text_files import decode
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("marked", [True, False])
-def test_a_range_is_replaced_and_all_else_keeps_its_bytes(room, codec, marked):
+def test_a_range_is_replaced_and_all_else_keeps_its_bytes(room, codec):
     text = "# é\r\nx = \r\nlast"
     room.write(a_py=text.encode(codec))
-    mark = "\ufeff" * (marked and codec != "utf-8")
-    at = len(mark) + text.index("\r\nlast")
-    workspace, proposal = propose_range(room.root / "a.py", mark + text, at, at, "1\ny = 2")
+    at = text.index("\r\nlast")
+    workspace, proposal = propose_range(room.root / "a.py", text, at, at, "1\r\ny = 2")
     apply_edits([proposal], workspace, room.journal, made_by="fim")
     assert (room.root / "a.py").read_bytes() == text.replace("x = ", "x = 1\r\ny = 2").encode(codec)
     assert "+y = 2" in proposal.diff()
@@ -73,13 +71,14 @@ def test_a_named_file_may_be_anywhere_also_through_a_link(room, tmp_path):
     assert room.root.joinpath("link.py").is_symlink()
 
 
-def test_a_range_in_a_mixed_file_takes_the_line_end_of_its_place(room):
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_is_put_into_a_mixed_file_keeps_its_line_ends(room, end):
     text = "a\r\nb\nc\r\n"
     room.write(a_py=text)
-    for at, expected in ((1, "a1\r\n2\r\nb\nc\r\n"), (4, "a\r\nb1\n2\nc\r\n"), (len(text), "a\r\nb\nc\r\n1\r\n2")):
-        _, proposal = propose_range(room.root / "a.py", text, at, at, "1\n2")
-        assert proposal.new == expected
-        assert decode(expected.encode(), "x").text == expected
+    for at in (1, 4, len(text)):
+        _, proposal = propose_range(room.root / "a.py", text, at, at, f"1{end}2")
+        assert proposal.new == text[:at] + f"1{end}2" + text[at:]
+        assert decode(proposal.after, "x").text == proposal.new
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="root's permissions differ")

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from coderv2_local.edits.refusal import EditRefused
-from coderv2_local.edits.text_files import MAX_FILE_BYTES
+from coderv2_local.edits.text_files import MAX_FILE_BYTES, too_large
 
 HAS_HANDLES = {os.open, os.stat, os.mkdir, os.unlink, os.rename} <= os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -89,9 +89,7 @@ class Folder:
                 raise EditRefused(f"{shown} is {_kind(info.st_mode)}, not a file", path=shown)
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise EditRefused(
-                f"{shown} is larger than {MAX_FILE_BYTES // 1_000_000} MB", path=shown, hint="this is no source file"
-            )
+            raise too_large(shown)
         return data, info
 
     def write(self, name: str, data: bytes, *, like: os.stat_result | None = None, mode: int | None = None) -> None:

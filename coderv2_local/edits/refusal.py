@@ -19,6 +19,10 @@ class FileChanged(EditRefused):
     """A file is no longer as it was read; somebody else has written it since."""
 
 
+class TooLarge(EditRefused):
+    """A file is larger than those that are read and edited."""
+
+
 class Busy(EditRefused):
     """Another process is applying or undoing edits through the same journal."""
 

@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from coderv2_local.edits.refusal import EditRefused
+from coderv2_local.edits.refusal import EditRefused, TooLarge
 from coderv2_local.stream import REORDERING
 
 MAX_FILE_BYTES = 10_000_000
@@ -50,12 +50,11 @@ def decode(data: bytes, name: str) -> FileText:
     """The text of a file called `name`. `encode` gives back exactly `data`.
 
     Raises:
-        EditRefused: too large, binary, or in an encoding that is not read here.
+        TooLarge: more than `MAX_FILE_BYTES`.
+        EditRefused: binary, or in an encoding that is not read here.
     """
     if len(data) > MAX_FILE_BYTES:
-        raise EditRefused(
-            f"{name} is larger than {MAX_FILE_BYTES // 1_000_000} MB", path=name, hint="this is no source file"
-        )
+        raise too_large(name)
     mark, encoding = next((m for m in MARKS if data.startswith(m[0])), (b"", "utf-8"))
     try:
         text = data[len(mark) :].decode(encoding)
@@ -70,6 +69,12 @@ def decode(data: bytes, name: str) -> FileText:
     if "\0" in text:
         raise _binary(name)
     return FileText(text, TextFormat(encoding, mark), digest_of(data))
+
+
+def too_large(name: str) -> TooLarge:
+    return TooLarge(
+        f"{name} is larger than {MAX_FILE_BYTES // 1_000_000} MB", path=name, hint="edit it by hand, or split it"
+    )
 
 
 def read_text(path: Path) -> FileText:

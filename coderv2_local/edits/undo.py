@@ -7,10 +7,15 @@ from coderv2_local.edits.refusal import Busy, NothingToUndo
 from coderv2_local.edits.restore import settle, take_back
 
 
-def undo(journal: Journal, *, root: Path | None = None, made_by: str | None = None) -> Change:
+def undo(
+    journal: Journal, *, root: Path | None = None, made_by: str | None = None, only: Change | None = None
+) -> Change:
     """Take back the last change, of one workspace or one command if given: every file has its bytes from before.
 
     A change that was interrupted is taken back, too. An undo that was interrupted is finished by the next.
+
+    Args:
+        only: this change, and no other.
 
     Returns:
         The change that was taken back.
@@ -22,6 +27,8 @@ def undo(journal: Journal, *, root: Path | None = None, made_by: str | None = No
     with journal.locked():
         settle(journal)
         changes = journal.changes(root=root, made_by=made_by)
+        if only is not None:  # a number is given again after an undo, the names of temporary files are not
+            changes = [c for c in changes if (c.number, c.files) == (only.number, only.files)]
         if not changes:
             raise NothingToUndo("there is no edit to undo")
         change = changes[-1]

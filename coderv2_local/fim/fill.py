@@ -123,8 +123,7 @@ def fill(
     raw = watch.text
     text, rule = _kept(raw, end or watch.finish(), near)
     rule_seconds += time.perf_counter() - fed
-    if hole.newline != "\n":
-        text = text.replace("\n", hole.newline)
+    text = text.replace("\r\n", "\n").replace("\n", hole.newline)
     return Filling(
         text,
         rule or ((generation.reason or "end") if in_time else OUT_OF_TIME),

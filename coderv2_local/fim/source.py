@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from coderv2_local.edits.refusal import EditRefused
+from coderv2_local.edits.refusal import EditRefused, TooLarge
 from coderv2_local.edits.text_files import FileText, read_text
 from quant.errors import InputError
+
+PART = "`coder fim FILE:LINE --stdin` takes the lines around the place, without the rest; LINE counts in them"
 
 
 def read_source(path: Path) -> FileText:
@@ -15,5 +17,7 @@ def read_source(path: Path) -> FileText:
     """
     try:
         return read_text(path)
+    except TooLarge as error:
+        raise InputError(error.message, hint=PART) from None
     except EditRefused as error:
         raise InputError(error.message, hint=error.hint) from None
