@@ -1,15 +1,21 @@
 """Other files that the model is shown: which ones, what of them, and which ones never."""
 
 import os
+import subprocess
+import sys
 import time
+from contextlib import closing, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coderv2_local.fim.comments import path_comment
 from coderv2_local.fim.context import Cut, Snippet, outline, preamble
-from coderv2_local.fim.related import label_of, named_snippets, related_snippets
+from coderv2_local.fim.related import MAX_ENTRIES, label_of, named_snippets, related_snippets
 
 
 def words(text):
@@ -102,6 +108,17 @@ def test_gitignore_files_are_read_as_git_reads_them(project):
     assert not {"lib/made_one.py", "lib/only_here.py", "deep/a/b/gone.py", "whole/inside.py"} & set(found)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+def test_a_gitignore_that_is_no_plain_file_is_not_read(project, tmp_path):
+    """git follows no link there, and reading a device or a pipe would never end."""
+    (tmp_path / "patterns").write_text("near.py\n")
+    (project / ".gitignore").unlink()
+    (project / ".gitignore").symlink_to(tmp_path / "patterns")
+    assert "near.py" in labels(project, "app.py")
+    os.mkfifo(project / "lib/.gitignore")
+    assert "lib/io.py" in labels(project, "app.py")
+
+
 def test_a_file_without_an_ending_has_no_others_of_its_language(project):
     (project / "Makefile").write_text("all:\n")
     assert labels(project, "Makefile") == []
@@ -131,6 +148,84 @@ def test_files_that_cannot_be_read_are_left_out(project):
     assert set(labels(project, "app.py")) <= {"lib/other.py", "lib/__init__.py"}
 
 
+def test_a_file_that_goes_away_while_it_is_looked_for_is_left_out(project, monkeypatch):
+    scan = os.scandir
+
+    def slow_scan(path):
+        """Another program removes a file once the folder has been listed."""
+        entries = list(scan(path))
+        (project / "lib/other.py").unlink(missing_ok=True)
+        return nullcontext(iter(entries))
+
+    monkeypatch.setattr(os, "scandir", slow_scan)
+    assert sorted(labels(project, "app.py")) == ["lib/io.py", "near.py"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+def test_a_folder_that_can_be_listed_and_not_entered_is_left_out():
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from coderv2_local.fim.related import related_snippets\n"
+        "os.geteuid() or os.setuid(65534)\n"  # root enters every folder
+        "print([s.label for s in related_snippets(Path(sys.argv[1]), 'import near', max_seconds=5)])\n"
+    )
+    with TemporaryDirectory() as name:  # not below the folder of pytest, which others cannot enter
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "near.py").write_text("def near(): pass\n")
+        (root / "closed").mkdir()
+        (root / "closed" / "other.py").write_text("def other(): pass\n")
+        (root / "closed").chmod(0o644)
+        command = [sys.executable, "-c", program, str(root / "app.py")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        (root / "closed").chmod(0o755)
+    assert done.stdout == "['near.py']\n", done.stderr
+
+
+def test_one_folder_with_very_many_files_is_not_looked_at_whole(tmp_path, monkeypatch):
+    (tmp_path / "many").mkdir()
+    for n in range(MAX_ENTRIES + 500):
+        (tmp_path / "many" / f"m{n}.py").touch()
+    listed, scan = [], os.scandir
+
+    def counting(path):
+        with scan(path) as entries:
+            yield from (listed.append(entry.name) or entry for entry in entries)
+
+    monkeypatch.setattr(os, "scandir", lambda path: closing(counting(path)))
+    related_snippets(tmp_path / "app.py", "", max_seconds=60)
+    assert len(listed) == MAX_ENTRIES
+
+
+def test_a_folder_is_left_when_the_time_is_over(tmp_path, monkeypatch):
+    for n in range(50):
+        (tmp_path / f"m{n}.py").write_text("x = 1\n")
+    now, looked = [0.0], []
+
+    class Slow:
+        """An entry of a folder on a slow disk: a second for each look at it."""
+
+        def __init__(self, entry):
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self, follow_symlinks=True):
+            return False
+
+        is_symlink = is_dir
+
+        def stat(self):
+            now[0] += 1
+            looked.append(self.name)
+            return os.stat(self.path)
+
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: nullcontext(map(Slow, list(scan(path)))))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    related_snippets(tmp_path / "app.py", "", max_seconds=5)
+    assert len(looked) <= 6
+
+
 def test_a_file_that_does_not_exist_yet_has_context_too(project):
     assert next(s.label for s in related_snippets(project / "new.py", "import near\n", max_seconds=5)) == "near.py"
 
@@ -141,6 +236,53 @@ def test_an_outline_has_the_lines_that_define_names(project):
     assert outline("int add(int a, int b) {\n  return a;\n}\n") == "int add(int a, int b) {\n"
     assert outline("pub fn f() {}\nlet x = 1;\n    x + 1\n").startswith("pub fn f() {}\n")
     assert outline("just\ntext\n") == "just\ntext\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('SECRET_KEY = "hunter2"', "SECRET_KEY = ..."),
+        ("TOKEN: str = b'hunter2'", "TOKEN: str = ..."),
+        ('URL = f"https://me:hunter2@host"', "URL = ..."),
+        ('KEYS = ["hunter2", "hunter3"]', "KEYS = ..."),
+        ('KEY = os.environ.get("KEY", "hunter2")', "KEY = ..."),
+        ('PEM = """hunter2', "PEM = ..."),
+        ("export const API_KEY = `hunter2`;", "export const API_KEY = ..."),
+        ('const KEY: &\'static str = "hunter2";', "const KEY: &'static str = ..."),
+        ('public static final String PASSWORD = "hunter2";', "public static final String PASSWORD = ..."),
+        ('def connect(host, password="hunter2"):', "def connect(host, password=...):"),
+        ("def f(a: str = 'hunter2', b=1) -> int:", "def f(a: str = ..., b=1) -> int:"),
+        ("function f(a = 'hunter2', b) {", "function f(a = ..., b) {"),
+        ("module.exports = {key: 'hunter2', n: 1}", "module.exports = {key: ..., n: 1}"),
+        ('const f = (mode: "r" | "w") => {', "const f = ..."),
+        ('function f(mode: "r" | "w" = "hunter2") {', 'function f(mode: "r" | "w" = ...) {'),
+        ('type Mode = "r" | "w";', 'type Mode = "r" | "w";'),
+        (r'def f(a="hunter\"2", b="\\", c=0):', "def f(a=..., b=..., c=0):"),
+        ("LIMIT = 3", "LIMIT = 3"),
+        ("let x = 1;", "let x = 1;"),
+        ("fn f<'a>(x: &'a str, y: &'a str) -> &'a str {", "fn f<'a>(x: &'a str, y: &'a str) -> &'a str {"),
+        ("impl<'a> It<Item = &'a str> for X<'a> {", "impl<'a> It<Item = &'a str> for X<'a> {"),
+        ("class A(B, metaclass=C):", "class A(B, metaclass=C):"),
+    ],
+)
+def test_an_outline_keeps_the_names_of_strings_alone(line, shown):
+    assert outline(f"{line}\nreturn\n") == f"{shown}\n"
+
+
+def test_a_call_is_no_definition():
+    assert outline('f(1);\nlogin("me", "hunter2");\ndef f(): pass\n') == "f(1);\ndef f(): pass\n"
+
+
+def test_a_text_without_definitions_keeps_its_strings_to_itself():
+    text = "password = 'hunter2'\nexported = {key: 'hunter2', n: 1}\nIt isn't a secret: don't hide it\n"
+    assert outline(text) == "password = ...\nexported = {key: ..., n: 1}\nIt isn't a secret: don't hide it\n"
+
+
+@pytest.mark.parametrize("ending", [".yaml", ".toml", ".json", ".ini", ".env", ".properties"])
+def test_of_configuration_no_other_file_is_shown_unasked(project, ending):
+    (project / f"one{ending}").write_text("password: hunter2\n")
+    (project / f"two{ending}").write_text("a: 1\n")
+    assert labels(project, f"two{ending}") == []
 
 
 def test_snippets_are_cut_at_whole_lines_within_the_budget():

@@ -9,10 +9,21 @@ from hypothesis import strategies as st
 from coderv2_local.fim.imports import FAMILIES, imported_files
 
 ENDINGS = sorted({ending for family in FAMILIES for ending in family.files})
-PIECES = (
-    "import", "from", "require", "require_relative", "include", "source", "mod", "pub", "static", "qualified", "#include",
-    "a", "b", ".", "..", "/", "~", ",", ";", "(", ")", "'", '"', "\t", " ", "\n", "\r", "\\", "#", "\0", "é", "\ud800", "*",
-)  # fmt: skip
+WORDS = (
+    "import",
+    "from",
+    "require",
+    "require_relative",
+    "include",
+    "#include",
+    "source",
+    "mod",
+    "pub",
+    "static",
+    "a",
+    "b",
+)
+PIECES = (*WORDS, "..", *"./~,;()'\"\\#*é \t\n\r\0\ud800")
 
 
 @pytest.fixture(scope="module")

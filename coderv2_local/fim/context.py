@@ -14,6 +14,12 @@ DEFINES = re.compile(
 )
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]+\s*(?::[^=]+)?=")
 C_FUNCTION = re.compile(r"[A-Za-z_][\w:<>,*&\s]*\([^;{}]*\)\s*[{;]?\s*$")
+QUOTE = re.compile("[\"'`]")
+VARIABLE = re.compile(r"""^((?:[A-Z]|[^=(]*?\b(?:const|let|var|static)\b)[^=(]*=)[^=].*["'`].*""")
+VALUE = re.compile(
+    r"""([=:]\s*)[A-Za-z]{0,2}(["'`])(?:\\.|(?!\2)[^\\])*(?:\2|\\?$)"""
+    r"(?!\s*\|)"  # of TypeScript's unions, the strings are types
+)
 
 
 @dataclass(frozen=True)
@@ -27,15 +33,21 @@ class Snippet:
 def outline(text: str, *, most_lines: int = 200) -> str:
     """The lines of a source file that define names: what a reader of another file needs to know of it.
 
-    It knows no language but what most have in common; where nothing is found, the text as it begins.
+    It knows no language but what most have in common; where nothing is found, the text as it begins. Strings that are
+    given a name are left out, since keys and passwords are such strings: ``TOKEN = ...``.
     """
     lines = text.splitlines()[:20_000]
-    found = [
-        line.rstrip()
-        for line in lines
-        if len(line) < 400 and (DEFINES.match(line) or CONSTANT.match(line) or C_FUNCTION.match(line))
-    ]
-    return "\n".join((found or lines)[:most_lines]) + "\n"
+    found = [shown for line in lines if len(line) < 400 and (shown := _definition(line))]
+    return "\n".join((found or [VALUE.sub(r"\1...", line) for line in lines[:most_lines]])[:most_lines]) + "\n"
+
+
+def _definition(line: str) -> str:
+    """What is shown of a line that defines a name; "" for another one."""
+    is_definition = DEFINES.match(line) or CONSTANT.match(line)
+    if not is_definition and not C_FUNCTION.match(line):
+        return ""
+    shown = VALUE.sub(r"\1...", VARIABLE.sub(r"\1 ...", line.rstrip()))
+    return shown if is_definition or not QUOTE.search(shown) else ""  # with a string in it, it is a call
 
 
 @dataclass(frozen=True)

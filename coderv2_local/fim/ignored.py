@@ -46,12 +46,20 @@ class Ignored:
 
     def _spec(self, folder: str) -> "GitIgnoreSpec | None":
         if folder not in self._specs:
-            try:
-                text = (self._root / folder / ".gitignore").read_text("utf-8", "replace")[:MAX_CHARACTERS]
-            except OSError:
-                text = ""
+            text = _text_of(self._root / folder / ".gitignore")
             self._specs[folder] = _spec_of(text) if text else None
         return self._specs[folder]
+
+
+def _text_of(path: Path) -> str:
+    """The beginning of a plain file; "" of anything else. git follows no link there, and a device may have no end."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            return ""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_CHARACTERS)
+    except OSError:
+        return ""
 
 
 def _spec_of(text: str) -> "GitIgnoreSpec":

@@ -1,7 +1,8 @@
 """Other files of the same project that a hole's file has to do with: imported by it, or edited lately.
 
-Bounded by time and number, inside the project only, and never a file that could hold a secret. What it answers for a
-file does not depend on the cursor, so that the evaluated context can be used again.
+Bounded by time and number, inside the project only, and no file whose name or kind says that it holds secrets; what
+strings in the others stand for is left out (:func:`coderv2_local.fim.context.outline`). What it answers for a file does
+not depend on the cursor, so that the evaluated context can be used again.
 """
 
 import fnmatch
@@ -9,6 +10,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice, takewhile
 from pathlib import Path
 
 from coderv2_local.edits.refusal import EditRefused
@@ -34,7 +37,13 @@ NEVER = (
     "id_ecdsa*", "id_ed25519*", "*secret*", "*credential*", "*password*", "*token*.json", "*.env", "*.env.*",
     "*.tfvars", "*.min.js", "*.lock", "*.map",
 )  # fmt: skip
-
+CONFIGURATION = frozenset(
+    (
+        ".cfg", ".conf", ".config", ".env", ".hcl", ".ini", ".json", ".json5", ".jsonc", ".jsonl", ".plist",
+        ".properties", ".tf", ".toml", ".xml", ".yaml", ".yml",
+    )
+)  # fmt: skip
+"""Endings of files where a password is a value as any other."""
 
 SECRET = re.compile("|".join(map(fnmatch.translate, NEVER)))
 
@@ -93,15 +102,15 @@ class _Project:
     """What may be shown unasked of the project that a file is in.
 
     Attributes:
-        files: endings of files in the same language; none where the file's own name has none.
+        files: endings of files in the same language; none where the file's own name has none, and of configuration.
     """
 
     def __init__(self, own: Path) -> None:
         self.own = Path(os.path.realpath(own))
         self.root = project_root(own)
-        self.files = next(
-            (f.files for f in FAMILIES if own.suffix.lower() in f.files), tuple(filter(None, (own.suffix.lower(),)))
-        )
+        ending = own.suffix.lower()
+        alone = () if ending in CONFIGURATION or not ending else (ending,)
+        self.files = next((f.files for f in FAMILIES if ending in f.files), alone)
         self.ignored = Ignored(self.root)
 
     def has(self, path: Path) -> bool:
@@ -126,24 +135,34 @@ def _recent(project: _Project, deadline: float) -> Iterator[Path]:
     if not project.files:
         return iter(())
     oldest = time.time() - RECENT_SECONDS
-    folders, looked = [str(project.root)], 0
+    folders, left = [str(project.root)], MAX_ENTRIES
     found: list[tuple[float, str]] = []
-    while folders and looked < MAX_ENTRIES and time.monotonic() < deadline:
-        try:
-            entries = sorted(os.scandir(folders.pop(0)), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        looked += len(entries)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                within = Path(entry.path).relative_to(project.root).as_posix()
-                if entry.name not in SKIPPED_FOLDERS and entry.name[0] != "." and not project.ignored.folder(within):
-                    folders.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in project.files and not entry.is_symlink():
-                changed = entry.stat().st_mtime
-                if changed > oldest:
-                    found.append((-changed, entry.path))
+    while folders and left and time.monotonic() < deadline:
+        entries = _listed(folders.pop(0), left, deadline)
+        left -= len(entries)
+        for entry in takewhile(lambda _: time.monotonic() < deadline, entries):
+            with suppress(OSError):  # it is gone, or in a folder that can only be listed
+                if entry.is_dir(follow_symlinks=False):
+                    within = Path(entry.path).relative_to(project.root).as_posix()
+                    if (
+                        entry.name not in SKIPPED_FOLDERS
+                        and entry.name[0] != "."
+                        and not project.ignored.folder(within)
+                    ):
+                        folders.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in project.files and not entry.is_symlink():
+                    changed = entry.stat().st_mtime
+                    if changed > oldest:
+                        found.append((-changed, entry.path))
     return (Path(path) for _, path in sorted(found))
+
+
+def _listed(folder: str, most: int, deadline: float) -> "list[os.DirEntry[str]]":
+    """Up to `most` entries of a folder, by name; none of one that cannot be listed."""
+    found: list[os.DirEntry[str]] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        found.extend(takewhile(lambda _: time.monotonic() < deadline, islice(entries, most)))
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def _label(path: Path, root: Path) -> str:
