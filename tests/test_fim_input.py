@@ -113,7 +113,7 @@ def test_colons_in_the_name_of_a_file(fim, tmp_path):
     [
         ("a.py:3 --context a.py --no-context", ["--context", "--no-context", "leave one out"]),
         ("a.py:3 --context a.py b.py", ["'b.py' names no line", "--context b.py"]),
-        ("--context a.py b.py", ["'b.py' names no line", "--context b.py"]),
+        ("--context a.py b.py", ["'b.py' names no line", "b.py:LINE"]),
         ("a.py:3 b.py:4", ["'b.py:4' is too much"]),
         ("--apply", ["--apply needs a place", "coder fim FILE:LINE --apply"]),
         ("--json -n 3", ["--json needs a place"]),
