@@ -89,6 +89,7 @@ class Engine:
             self._release.callback(self._dispatcher.close)
         self._context = self._make_context()
         self._release.callback(self._context.close)
+        self._is_cancelled = False
         self._thread = InterruptibleThread()
         self._release.callback(self._thread.close)
         self.vocabulary = Vocabulary(self._model, self.header.metadata.get("tokenizer.ggml.token_type"))
@@ -127,7 +128,7 @@ class Engine:
 
         Raises:
             ContextFull: `ids` is longer than the context, or there is no memory to let it grow so far.
-            Cancelled: :meth:`cancel` was called meanwhile; what was evaluated before stays.
+            Cancelled: :meth:`cancel` was called; what was evaluated before stays.
             EngineError: llama.cpp failed, or a hook did.
             KeyboardInterrupt: Ctrl-C, also in the middle of a batch; what was evaluated before stays.
         """
@@ -184,8 +185,17 @@ class Engine:
                     self._decode([token], outputs="last")
 
     def cancel(self) -> None:
-        """End what :meth:`evaluate` or :meth:`generate` does now, from another thread: it raises Cancelled there."""
+        """End what :meth:`evaluate` or :meth:`generate` does now, from another thread: it raises Cancelled there, once.
+
+        Where neither is at work, the next one ends so: what is about to begin is not missed.
+        """
+        self._is_cancelled = True
         self._thread.stop()
+
+    def resume(self) -> None:
+        """Take back a :meth:`cancel` that came when nothing was left to end."""
+        self._is_cancelled = False
+        self._thread.resume()
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` evaluated tokens."""
@@ -218,9 +228,13 @@ class Engine:
         self._thread.run(lambda: self._take_state(tokens, data))
 
     def _decode(self, ids: Sequence[int], *, outputs: Literal["all", "last", "none"]) -> None:
-        if self._thread.stopped:
-            raise Cancelled("cancelled")
-        self._thread.run(lambda: self._decode_batch(ids, outputs))
+        try:
+            if self._is_cancelled or self._thread.stopped:
+                raise Cancelled("cancelled")
+            self._thread.run(lambda: self._decode_batch(ids, outputs))
+        except Cancelled:
+            self._is_cancelled = False
+            raise
 
     # What follows runs on the engine's thread, where no interrupt can fall between the cache and the list of tokens.
 

@@ -12,7 +12,7 @@ from coderv2_local.sampling.logprobs import TokenLogprobs
 from coderv2_local.sampling.options import SamplingOptions
 
 PACE_SECONDS = 0.008
-"""Between two looks at what has come: where tokens come faster, several go out at a time. The first waits for none."""
+"""Between two looks at what has come: where tokens come faster, several go out at a time. No first text waits."""
 Lane = Literal["answer", "infill"]
 Ending = Literal["end", "length", "stop", "time"]
 
@@ -143,8 +143,9 @@ class Job:
         while True:
             done = self._done  # read before what waits: the worker sends its last piece first
             while self._waiting:
-                self._begun = True
-                yield self._waiting.popleft()
+                piece = self._waiting.popleft()
+                self._begun = self._begun or piece.progress is None
+                yield piece
             if done:
                 break
             if self._begun:

@@ -57,7 +57,7 @@ class Worker:
         self._vocabulary = backend.vocabulary
         self._lock = threading.Lock()
         self._running: list[_Run] = []  # the interrupted one first, the one that runs last
-        self._stopped = False  # the engine was told to stop, and may not have noticed
+        self._is_cut = False
         self._thread = threading.Thread(target=self._work, name="worker")
 
     def start(self) -> None:
@@ -73,7 +73,7 @@ class Worker:
         if job.task.lane == "infill":
             with self._lock:
                 if self._running and self._running[-1].can_be_stopped():
-                    self._stop_engine()
+                    self._engine.cancel()
 
     def stop(self, job: Job) -> None:
         """End a job that is cancelled or late, wherever it is."""
@@ -82,12 +82,7 @@ class Worker:
             return
         with self._lock:
             if self._running and self._running[-1].job is job:
-                self._stop_engine()
-
-    def _stop_engine(self) -> None:
-        """Give up what the engine does now. Called with the lock held."""
-        self._stopped = True
-        self._engine.cancel()
+                self._engine.cancel()
 
     @property
     def is_busy(self) -> bool:
@@ -102,16 +97,18 @@ class Worker:
         """End what runs, too; within a batch."""
         self.refuse()
         with self._lock:
+            self._is_cut = True
             for run in self._running:
                 run.job.is_gone = True
             if self._running:
-                self._stop_engine()
+                self._engine.cancel()
 
     def close(self) -> None:
         """End all, and the thread. The engine is the caller's again afterwards."""
         self.cut()
         if self._thread.is_alive():
             self._thread.join()
+        self._engine.resume()
 
     def _work(self) -> None:
         while (job := self._queue.take()) is not None:
@@ -120,9 +117,9 @@ class Worker:
     def _run(self, job: Job) -> None:
         run = _Run(job)
         with self._lock:
-            if not self._running:
-                self._stopped = False  # the first that is evaluated clears it
+            self._engine.resume()  # it may have been told to stop for a job that ended meanwhile
             self._running.append(run)
+            job.is_gone = job.is_gone or self._is_cut
         job.figures.waited = time.monotonic() - job.born
         error: BaseException | None = None
         try:
@@ -131,10 +128,7 @@ class Worker:
             self._metrics.add("cancelled_total")
             error = shutting_down()  # else nobody reads it
         except _Late:
-            if job.ids or job.text:
-                job.ending = "time"
-            else:
-                error = ApiError(408, "its time was over before there was an answer", code="timeout")
+            error = ApiError(408, "its time was over before there was an answer", code="timeout")
         except Exception as met:
             error = met
         finally:
@@ -190,21 +184,27 @@ class Worker:
         job, task, figures = run.job, run.job.task, run.job.figures
         began, first, has_line = time.monotonic(), 0.0, False
         with closing(self._tokens(run)) as tokens:
-            for token in tokens:
-                now = time.monotonic()
-                if not first:
-                    first = now
-                    figures.prompt_seconds = first - began - run.paused
-                    run.paused = 0.0
-                figures.tokens += 1
-                figures.seconds = now - first - run.paused
-                job.ids.append(token)
-                piece = self._vocabulary.piece(token)
-                yield piece
-                has_line = has_line or b"\n" in piece
-                if task.line_seconds is not None and has_line and figures.seconds > task.line_seconds:
-                    job.ending = "time"
-                    return
+            try:
+                for token in tokens:
+                    now = time.monotonic()
+                    if not first:
+                        first = now
+                        figures.prompt_seconds = first - began - run.paused
+                        run.paused = 0.0
+                    figures.tokens += 1
+                    figures.seconds = now - first - run.paused
+                    job.ids.append(token)
+                    piece = self._vocabulary.piece(token)
+                    yield piece
+                    has_line = has_line or b"\n" in piece
+                    if task.line_seconds is not None and has_line and figures.seconds > task.line_seconds:
+                        job.ending = "time"
+                        return
+            except _Late:
+                if not job.ids:
+                    raise
+                job.ending = "time"  # what there is goes through stops and rules as at any other end
+                return
         if not first:
             figures.prompt_seconds = time.monotonic() - began - run.paused
         job.ending = "length" if figures.tokens >= task.limit else "end"
@@ -260,19 +260,9 @@ class Worker:
         self._check(run.job)
         if run.gives_way(self._queue):
             self._let_infills_in(run)
-            self._check(run.job)
-        self._go_on(run)
-
-    def _go_on(self, run: "_Run") -> None:
-        """Let the engine decode again, should it have been told to stop for a job that has ended meanwhile.
-
-        A prompt's evaluation begins again by itself, a generator between two tokens cannot. Whatever the engine
-        evaluates lets it go on: here the last token once more.
-        """
-        if self._stopped and not run.in_prompt:
-            self._stopped = False
-            self._engine.evaluate(list(self._engine.tokens))
-            self._check(run.job)
+        if not run.in_prompt:  # a prompt's evaluation begins again by itself, a generator between two tokens cannot
+            self._engine.resume()
+        self._check(run.job)
 
     def _let_infills_in(self, run: "_Run") -> bool:
         """Run the infills that wait now; the engine is as it was afterwards. Returns whether there were any."""
@@ -293,7 +283,6 @@ class Worker:
         if some:
             self._metrics.add("interruptions_total")
         run.resume(began, time.monotonic())
-        self._go_on(run)
         return some
 
 
