@@ -8,6 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 from coderv2_local.prompt.layout import Message
 from coderv2_local.sampling.logprobs import TokenLogprobs
 from coderv2_local.sampling.options import SamplingOptions
+from quant.errors import CoderError
 
 MINIMUM_ANSWER = 64  # tokens that must be left for an answer before a prompt counts as too long
 
@@ -133,12 +134,16 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
+class OutOfTime(CoderError):
+    """What a backend waits for did not come in time."""
+
+
 @runtime_checkable
 class TimeLimited(Protocol):
     """A backend that waits for something else, which may fall silent."""
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
-        """Meanwhile, nothing is waited for longer than `seconds` from now: what takes longer is a CoderError."""
+        """Meanwhile, nothing is waited for longer than `seconds` from now: what takes longer is OutOfTime."""
         ...
 
 

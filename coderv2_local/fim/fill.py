@@ -5,14 +5,14 @@ from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from coderv2_local.backend import Backend, Generation, Progress, TimeLimited
+from coderv2_local.backend import Backend, Generation, OutOfTime, Progress, TimeLimited
 from coderv2_local.fim.context import Cut, Snippet, preamble
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.stops import End, Watch, end_of
 from coderv2_local.fim.trims import trimmed
 from coderv2_local.fim.window import USUAL, Budgets, budgets_for, counter, window
 from coderv2_local.sampling.options import SamplingOptions
-from quant.errors import CoderError, InputError
+from quant.errors import InputError
 
 OUT_OF_TIME = "time"
 SLACK = 0.02  # seconds by which timers differ
@@ -70,10 +70,6 @@ class Filling:
     cut: tuple[Cut, ...] = ()
 
 
-class _OutOfTime(Exception):
-    """Leaves the evaluation of a prompt."""
-
-
 def fill(
     hole: Hole, backend: Backend, sampling: SamplingOptions | None = None, options: FillOptions | None = None
 ) -> Filling:
@@ -81,7 +77,7 @@ def fill(
 
     Raises:
         InputError: this model or server has no infill.
-        EngineError: it failed.
+        CoderError: it failed, or the prompt has no room in its context. Only the end of `max_seconds` is no error.
     """
     sampling, options = sampling or SamplingOptions(), options or FillOptions()
     began = time.perf_counter()
@@ -91,7 +87,7 @@ def fill(
 
     def watch_the_time(done: int, todo: int) -> None:
         if done < todo and is_late():
-            raise _OutOfTime
+            raise OutOfTime("the prompt could not be read in time")
 
     fed = time.perf_counter()
     near = hole.near()
@@ -111,12 +107,10 @@ def fill(
                 if end or is_late():
                     in_time = end is not None
                     break
-    except _OutOfTime:
-        in_time = False
-    except CoderError:
+    except OutOfTime:
         if not is_late(SLACK):
-            raise
-        in_time = False  # a server that said nothing any more
+            raise  # another limit, of the server's own
+        in_time = False
     finally:
         _close(generation.chunks)
     fed = time.perf_counter()

@@ -15,7 +15,14 @@ import httpx2
 
 from coderv2_local import __version__
 from coderv2_local.remote.address import Address
-from coderv2_local.remote.failures import MESSAGE_LIMIT, RemoteError, connection_error, server_words, status_error
+from coderv2_local.remote.failures import (
+    MESSAGE_LIMIT,
+    RemoteError,
+    ServerSilent,
+    connection_error,
+    server_words,
+    status_error,
+)
 from coderv2_local.remote.key import Key
 from coderv2_local.remote.watchdog import Watchdog
 from coderv2_local.stream import printable
@@ -71,7 +78,7 @@ class Client:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Meanwhile, nothing is waited for longer than `seconds` from now, whatever the limits allow."""
+        """Meanwhile, nothing is waited for longer than `seconds` from now, whatever the limits allow: ServerSilent."""
         self._deadline = time.monotonic() + seconds
         try:
             yield
@@ -172,10 +179,10 @@ class Client:
                     raise RemoteError(f"{self.address} answers with more than {limit >> 20} MB", hint=NO_API)
         except httpx2.HTTPError as error:
             if watchdog.expired:
-                raise RemoteError(f"{self.address} did not finish its answer in time") from None
+                raise ServerSilent(f"{self.address} did not finish its answer in time") from None
             raise connection_error(error, self.address) from None
         if watchdog.expired:  # where no length was given, a connection that was shut down looks like the end
-            raise RemoteError(f"{self.address} did not finish its answer in time")
+            raise ServerSilent(f"{self.address} did not finish its answer in time")
         return bytes(data[:limit])
 
     def close(self) -> None:
@@ -208,7 +215,7 @@ class Stream:
 
     def _raise_if_silent(self, timed_out: bool = False) -> None:
         if timed_out or self._watchdog.expired:
-            raise RemoteError(f"{self._client.address} has fallen silent in the middle of the answer")
+            raise ServerSilent(f"{self._client.address} has fallen silent in the middle of the answer")
 
     def alive(self, seconds: float) -> None:
         """Something useful came: the next may take `seconds`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 
+from coderv2_local.backend import OutOfTime
 from coderv2_local.engine_errors import ContextFull
 from coderv2_local.remote.address import Address
 from coderv2_local.remote.key import KEY_VARIABLE, Key
@@ -23,6 +24,10 @@ CONTEXT_WORDS = re.compile(
 
 class RemoteError(CoderError):
     """The server could not be reached, refused, failed, or ended in the middle."""
+
+
+class ServerSilent(RemoteError, OutOfTime):
+    """The server said nothing for as long as it may."""
 
 
 class KeyRefused(InputError):
@@ -108,13 +113,13 @@ def connection_error(error: Exception, address: Address) -> CoderError:
         )
     if isinstance(error, httpx2.ConnectTimeout):
         plain = ", and is it https:// and not http://" if address.encrypted else ""
-        return RemoteError(f"{address} does not answer", hint=f"is the address right{plain}? is a firewall between?")
+        return ServerSilent(f"{address} does not answer", hint=f"is the address right{plain}? is a firewall between?")
     if isinstance(error, httpx2.ProxyError):
         return RemoteError(f"the proxy on the way to {address} failed: {_words(error)}")
     if isinstance(error, httpx2.ConnectError):
         return RemoteError(f"{address} cannot be reached: {_words(error)}", hint="is the server running?")
     if isinstance(error, httpx2.TimeoutException):
-        return RemoteError(f"{address} took the request and did not answer in time")
+        return ServerSilent(f"{address} took the request and did not answer in time")
     return RemoteError(f"the connection to {address} failed: {_words(error)}", hint="the server's own log says more")
 
 
