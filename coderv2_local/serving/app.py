@@ -26,6 +26,7 @@ from quant.errors import CoderError
 DESCRIPTION = "/openapi.json"
 KNOWN_PATHS = frozenset({e.path for e in ENDPOINTS} | {DESCRIPTION})
 CLOSED = 499  # what logs call a request whose client went away before the answer
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = logging.getLogger("coder.serve")
 
 
@@ -85,7 +86,7 @@ class Frame:
 
         async def note(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not incoming.is_gone:
                 status = message["status"]
             await send(message)
 
@@ -105,14 +106,20 @@ class Frame:
         except Exception as error:
             failure = api_error(error)
             if failure.status >= 500 and failure is not error:
-                log.error("%s %s failed", scope["method"], _path(scope), exc_info=error)
+                log.error("%s %s failed", _method(scope), _path(scope), exc_info=error)
             if not status:
                 await _response(failure)(scope, incoming, note)
         finally:
             incoming.release()
             path, seconds = _path(scope), time.monotonic() - incoming.arrived
             self._serving.metrics.requests[path, status or CLOSED] += 1
-            log.info("%s %s %s %.0f ms", scope["method"], path, status or CLOSED, seconds * 1000)
+            log.info("%s %s %s %.0f ms", _method(scope), path, status or CLOSED, seconds * 1000)
+
+
+def _method(scope: Scope) -> str:
+    """The method, where it is one of the usual: any other could be a word of any length."""
+    method: str = scope["method"]
+    return method if method in METHODS else "other"
 
 
 def _path(scope: Scope) -> str:

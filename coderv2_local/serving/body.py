@@ -9,8 +9,8 @@ from starlette.requests import Request
 from coderv2_local.serving.errors import ApiError
 from coderv2_local.serving.fields import read_json
 from coderv2_local.serving.incoming import incoming_of
+from coderv2_local.serving.json_size import MOST, size_of_values
 from coderv2_local.serving.state import Limits, Serving
-from coderv2_local.stream import printable
 
 log = logging.getLogger("coder.serve")
 
@@ -25,7 +25,11 @@ async def read_object(request: Request) -> dict[str, Any]:
     serving: Serving = request.app.state.serving
     data = await read_body(request, serving.limits)
     if serving.log_prompts:
-        log.info("%s %s", request.url.path, printable(data.decode("utf-8", "replace")))
+        log.info("%s %r", request.url.path, data.decode("utf-8", "replace"))  # on one line, whatever is in it
+    size = size_of_values(data)
+    if size > MOST:
+        raise ApiError(413, "the request has too many values", code="request_too_large")
+    incoming_of(request.scope).count(size)
     return read_json(data)
 
 

@@ -126,10 +126,10 @@ class EventStream(Response):
 
     async def _send(self, send: Send, data: bytes) -> bytes:
         """Send, and return what is left to send: nothing."""
+        self._sending_since = self._last = time.monotonic()
         if not self._begun:
             self._begun = True
             await send(HEAD)
-        self._sending_since = self._last = time.monotonic()
         await send({"type": "http.response.body", "body": data, "more_body": True})
         self._sending_since = 0.0
         return b""

@@ -24,21 +24,23 @@ class Incoming:
     Attributes:
         arrived: when its head was there, by `time.monotonic`.
         is_whole: there is no more of its body.
+        is_gone: the client has closed its connection, and was seen to.
     """
 
     def __init__(self, receive: Receive, serving: Serving) -> None:
         self.arrived = time.monotonic()
-        self.is_whole = False
+        self.is_whole = self.is_gone = False
         self._receive, self._serving = receive, serving
         self._size = self._held = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
+        self.is_gone = self.is_gone or message["type"] == "http.disconnect"
         self.is_whole = self.is_whole or not message.get("more_body", False)
         return message
 
     def count(self, size: int) -> None:
-        """So many more bytes are in memory until :meth:`release`.
+        """So many more bytes are in memory, as text or as what was read of it, until :meth:`release`.
 
         Raises:
             ApiError: those of all requests together are too many (503).

@@ -1,5 +1,6 @@
 """What a client can ask about the model and the server: /v1/models, /props, /tokenize, /apply-template, /metrics, …"""
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -11,9 +12,10 @@ from coderv2_local.serving.body import read_object
 from coderv2_local.serving.chat_api import TEMPLATE, conversation_ids
 from coderv2_local.serving.errors import ApiError, bad
 from coderv2_local.serving.fields import Field, Fields, checked
-from coderv2_local.serving.json_answer import JsonAnswer
+from coderv2_local.serving.json_answer import JsonAnswer, to_json
 from coderv2_local.serving.prepare import on_thread
 from coderv2_local.serving.state import Serving
+from coderv2_local.vocabulary import Vocabulary
 
 MAX_IDS = 1_000_000
 TOKENIZE: Fields = {
@@ -94,16 +96,22 @@ async def props(request: Request) -> Response:
 
 async def tokenize(request: Request) -> Response:
     """A text's token ids."""
-    serving = serving_of(request)
     values = checked(await read_object(request), TOKENIZE)
-    vocabulary = serving.backend.vocabulary
+    return JsonAnswer(await on_thread(request, token_list, serving_of(request).backend.vocabulary, values))
+
+
+def token_list(vocabulary: Vocabulary, values: Mapping[str, Any]) -> bytes:
+    """The answer's JSON: written on a thread, as the text may have a million tokens. Raises ApiError for more."""
     encode = vocabulary.encode_with_special if values.get("parse_special") else vocabulary.encode
-    ids = await on_thread(request, encode, values["content"])
+    ids = encode(values["content"])
+    if len(ids) > MAX_IDS:
+        raise bad(f"content has {len(ids)} tokens: at most {MAX_IDS} are given", "content", "too_many_tokens")
     if values.get("add_special"):
         ids = [vocabulary.bos, *ids]
     if not values.get("with_pieces"):
-        return JsonAnswer({"tokens": ids})
-    return JsonAnswer({"tokens": [{"id": i, "piece": _piece(vocabulary.piece(i))} for i in ids]})
+        return to_json({"tokens": ids})
+    written = {i: to_json({"id": i, "piece": _piece(vocabulary.piece(i))}) for i in set(ids)}
+    return b'{"tokens":[' + b",".join(map(written.__getitem__, ids)) + b"]}"
 
 
 def _piece(piece: bytes) -> Any:
@@ -118,21 +126,30 @@ async def detokenize(request: Request) -> Response:
     """The text of token ids; special ones have none."""
     serving = serving_of(request)
     ids = checked(await read_object(request), DETOKENIZE)["tokens"]
-    vocabulary = serving.backend.vocabulary
+    return JsonAnswer(await on_thread(request, token_text, serving.backend.vocabulary, ids, serving.limits.body))
+
+
+def token_text(vocabulary: Vocabulary, ids: list[Any], most: int) -> bytes:
+    """The answer's JSON. Raises ApiError for ids that there are not, and a text of more than `most` bytes."""
     if len(ids) > MAX_IDS or not all(type(i) is int and 0 <= i < vocabulary.size for i in ids):
         raise bad(f"tokens must be ids from 0 to {vocabulary.size - 1}", "tokens", "unknown_token")
-    return JsonAnswer({"content": await on_thread(request, vocabulary.decode, ids)})
+    if sum(len(vocabulary.piece(i)) for i in ids) > most:
+        raise bad(f"the text of these tokens is larger than {most} bytes", "tokens", "too_many_tokens")
+    return to_json({"content": vocabulary.decode(ids)})
 
 
 async def apply_template(request: Request) -> Response:
     """A conversation as it is laid out before the answer, as text: without BOS, as llama-server gives it."""
-    serving = serving_of(request)
     values = checked(await read_object(request), TEMPLATE)
-    ids = await on_thread(request, conversation_ids, serving, values["messages"])
-    vocabulary = serving.backend.vocabulary
+    return JsonAnswer(await on_thread(request, laid_out, serving_of(request), values["messages"]))
+
+
+def laid_out(serving: Serving, messages: Any) -> bytes:
+    """The answer's JSON. Raises as :func:`conversation_ids`."""
+    ids, vocabulary = conversation_ids(serving, messages), serving.backend.vocabulary
     special = {i: vocabulary.text(i).encode() for i in vocabulary.special_ids()}
     text = b"".join(special.get(i) or vocabulary.piece(i) for i in ids[ids[:1] == [vocabulary.bos] :])
-    return JsonAnswer({"prompt": text.decode("utf-8", "replace")})
+    return to_json({"prompt": text.decode("utf-8", "replace")})
 
 
 async def metrics_text(request: Request) -> Response:
