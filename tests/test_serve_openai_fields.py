@@ -7,7 +7,10 @@ import pytest
 from serve_process import HELLO, Served, serving
 
 from coderv2_local.local_backend import LocalBackend
-from coderv2_local.serving.infill_answer import tokens_of
+from coderv2_local.prompt.layout import infill_prompt
+from coderv2_local.serving.infill_prompt import infill_layout
+from coderv2_local.serving.state import Serving
+from coderv2_local.serving.text_tokens import tokens_of
 
 BEFORE = 'def is_even(n):\n    """Return True if n is even."""\n    return '
 AFTER = "\n\n\ndef add(a, b):\n    return a + b\n"
@@ -32,6 +35,20 @@ REFUSED = {
     "xtc_probability": (0.1, 0, "top_k"),
     "dynatemp_range": (0.5, 0.0, "top_k"),
     "dry_multiplier": (0.8, 0.0, "top_k"),
+    "repetition_penalty": (1.1, 1.0, "use repeat_penalty"),
+    "repeat_last_n": (0, 64, "64 tokens"),
+    "length_penalty": (0.5, 1.0, "top_k"),
+    "use_beam_search": (True, False, "top_k"),
+    "min_tokens": (5, 0, "ignore_eos"),
+    "stop_token_ids": ([5], [], "use stop"),
+    "bad_words": (["x"], [], "logit_bias"),
+    "allowed_token_ids": ([5], [], "logit_bias"),
+    "include_stop_str_in_output": (True, False, "ends the answer"),
+    "guided_json": ({"type": "object"}, None, "json_schema"),
+    "guided_regex": ("a+", None, "grammar"),
+    "guided_choice": (["a", "b"], None, "grammar"),
+    "guided_grammar": ("root ::= x", None, "grammar"),
+    "structured_outputs": ({"choice": ["a"]}, {}, "grammar"),
     "lora": ([{"id": 0, "scale": 1}], [], "adapters"),
     "chat_template": ("{{ messages }}", "", "template"),
     "web_search_options": ({"a": 1}, {}, "web"),
@@ -53,7 +70,7 @@ def test_what_cannot_be_had_is_refused_by_its_name_and_nothing_else_is(served: S
     assert (answer["error"]["param"], answer["error"]["code"]) == (name, "unsupported_parameter")
     assert answer["error"]["message"].startswith(f"{name}: ")
     assert why in answer["error"]["message"]
-    for value in (neutral, None):
+    for value in {str(v): v for v in (neutral, None)}.values():
         assert served.post(path, {**BODIES[path], name: value})[0] == 200, value
 
 
@@ -98,16 +115,21 @@ def test_the_word_that_ended_the_answer_is_told(served: Served, tiny: LocalBacke
     assert served.post("/completion", body)[1]["stopping_word"] == ""
 
 
+def done(ids: list[int], text: str, *, drop_space: bool = False) -> SimpleNamespace:
+    """What a job is in the end, as far as it matters here."""
+    return SimpleNamespace(ids=ids, text=text, task=SimpleNamespace(drop_space=drop_space))
+
+
 def test_the_tokens_are_those_of_what_the_rules_left(served: Served, tiny: LocalBackend):
     vocabulary = tiny.vocabulary
     text = "return a + b\n\n    # und so weiter: größer 你好"
     ids = vocabulary.encode(text)
     for end in range(len(text) + 1):
-        whole, tokens = tokens_of(SimpleNamespace(ids=ids, text=text[:end]), vocabulary)
+        whole, tokens = tokens_of(done(ids, text[:end]), vocabulary)
         assert vocabulary.decode(tokens) == text[:end]
         assert tokens[:whole] == ids[:whole]
-    assert tokens_of(SimpleNamespace(ids=ids[:-1], text=vocabulary.decode(ids[:-1])), vocabulary)[1] == ids[:-1]
-    assert vocabulary.decode(tokens_of(SimpleNamespace(ids=ids, text="a + b"), vocabulary)[1]) == "a + b"
+    assert tokens_of(done(ids[:-1], vocabulary.decode(ids[:-1])), vocabulary)[1] == ids[:-1]
+    assert vocabulary.decode(tokens_of(done(ids, "a + b"), vocabulary)[1]) == "a + b"
     answer = served.post("/infill", {"input_prefix": BEFORE, "input_suffix": AFTER, "n_predict": 60})[1]
     assert vocabulary.decode(answer["tokens"]) == answer["content"]
 
@@ -136,3 +158,61 @@ def test_a_schema_that_is_not_understood_has_its_code(served: Served):
     body = {"messages": HELLO, "json_schema": {"type": "string", "pattern": "^(a+)+$"}}
     status, answer = served.post("/v1/chat/completions", body)
     assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, "json_schema", "invalid_grammar")
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_n_predict_is_a_limit_at_every_path(served: Served, path):
+    body = {k: v for k, v in BODIES[path].items() if k not in ("max_tokens", "n_predict")}
+
+    def tokens(answer: dict) -> int:
+        return answer["usage"]["completion_tokens"] if "usage" in answer else answer["tokens_predicted"]
+
+    for wanted in (3, 0):
+        answer = served.post(path, {**body, "n_predict": wanted, "ignore_eos": True, "rules": False})[1]
+        assert tokens(answer) == wanted
+    assert served.post(path, {**body, "n_predict": -3})[1]["error"]["param"] == "n_predict"
+    if path.startswith("/v1"):
+        both = served.post(path, {**body, "max_tokens": 2, "n_predict": 5, "ignore_eos": True})[1]
+        assert tokens(both) == 2, "the interface's own name goes first"
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_samplers_that_are_not_named_are_off_at_every_path(served: Served, path):
+    """With a draw from all tokens, at a high temperature, nothing but top_k = 1 makes the answers equal."""
+    body = {**BODIES[path], "temperature": 10, "top_k": 1, "rules": False} | {
+        name: 8 for name in ("max_tokens", "n_predict") if name in BODIES[path]
+    }
+
+    def text(**more: object) -> str:
+        answer = served.post(path, {**body, **more})[1]
+        choice = answer["choices"][0] if "choices" in answer else {"text": answer["content"]}
+        return choice["text"] if "text" in choice else choice["message"]["content"]
+
+    assert len({text(seed=n, samplers=["top_k", "top_p"]) for n in range(3)}) == 1
+    assert len({text(seed=n, samplers=["temperature"]) for n in range(3)}) == 3
+    assert len({text(seed=n, samplers="kpt") for n in range(2)}) == 1, "letters are not looked at"
+    for wrong in ([1], ["top_k"] * 65):
+        assert served.post(path, {**body, "samplers": wrong})[1]["error"]["param"] == "samplers"
+
+
+def test_a_whole_context_is_shown_to_who_asks_with_a_suffix(tiny: LocalBackend):
+    """`/v1/completions` cuts nothing that fits the context; `coder fim`'s budgets are for `/infill`."""
+    room = Serving(tiny, "test", "test")
+    n_ctx, vocabulary = tiny.n_ctx, tiny.vocabulary
+    line = "value = compute(1)\n"
+
+    def text(tokens: int) -> str:
+        return line * (tokens // len(vocabulary.encode(line)))
+
+    for limit in (None, 128, n_ctx, 10 * n_ctx):
+        ids, is_cut = infill_layout(room, text(700), text(700), limit, as_it_is=True)
+        assert not is_cut, limit
+        assert ids == infill_prompt(vocabulary.encode(text(700)), vocabulary.encode(text(700)), vocabulary)
+    for before, after in ((2500, 0), (0, 2500), (300, 2500), (2500, 300), (2500, 2500)):
+        ids, is_cut = infill_layout(room, text(before), text(after), 128, as_it_is=True)
+        assert is_cut
+        assert n_ctx - 128 - 0.6 * n_ctx < len(ids) <= n_ctx - 128
+    ids, _ = infill_layout(room, text(300), text(2500), 128, as_it_is=True)
+    assert vocabulary.decode(ids).count(line) * len(vocabulary.encode(line)) > 1700, "a short prefix leaves its room"
+    kept = infill_layout(room, "a\r\n" * 2500, "b\r\n", 128, as_it_is=True)[0]
+    assert vocabulary.decode(kept).endswith("a\r\nb\r\n") or "\r\n" in vocabulary.decode(kept)

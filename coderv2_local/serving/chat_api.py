@@ -19,6 +19,7 @@ from coderv2_local.serving.prepare import check_length, limit_of, seconds_of, su
 from coderv2_local.serving.refused_fields import refuse_unsupported
 from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, sampling_options
 from coderv2_local.serving.state import Serving
+from coderv2_local.serving.text_tokens import StreamedLogprobs, logprobs_of
 from coderv2_local.serving.usage import finish_reason, timings, usage
 
 MAX_MESSAGES = 4096
@@ -91,7 +92,7 @@ def chat_task(serving: Serving, values: Mapping[str, Any]) -> Task:
         repeat_penalty=serving.repeat_penalty,
         logprobs=logprobs,
     )
-    limit = limit_of(values, "max_completion_tokens", "max_tokens")
+    limit = limit_of(values, "max_completion_tokens", "max_tokens", "n_predict")
     prompt = conversation_ids(serving, values["messages"])
     return Task(
         "answer",
@@ -148,7 +149,7 @@ def chat_answer(serving: Serving, job: Job) -> dict[str, Any]:
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": job.text, "refusal": None},
-        "logprobs": _logprobs(serving, job, job.logprobs),
+        "logprobs": _logprobs(serving, job, logprobs_of(job, serving.backend.vocabulary)),
         "finish_reason": finish_reason(job),
     }
     return {"object": "chat.completion", "choices": [choice], "usage": usage(job), "timings": timings(job)}
@@ -165,14 +166,17 @@ async def chat_events(
         return {**head, "choices": [choice]}
 
     role: dict[str, Any] = {"role": "assistant"}
+    logprobs = StreamedLogprobs(job, serving.backend.vocabulary)
     async for piece in job.pieces():
         if piece.progress is not None:
             if progress:
                 yield event({**chunk({}), "prompt_progress": _progress(job, piece)})
             continue
-        yield event(chunk(role | {"content": piece.text}, None, _logprobs(serving, job, piece.logprobs)))
+        yield event(chunk(role | {"content": piece.text}, None, _logprobs(serving, job, logprobs.of(piece))))
         role = {}
-    yield event({**chunk(role, finish_reason(job)), "timings": timings(job)})
+    rest = logprobs.rest()
+    last = chunk(role, finish_reason(job), _logprobs(serving, job, rest) if rest else None)
+    yield event({**last, "timings": timings(job)})
     if include_usage:
         yield event({**head, "choices": [], "usage": usage(job)})
     yield DONE

@@ -19,6 +19,7 @@ from coderv2_local.serving.prepare import check_length, limit_of, seconds_of, su
 from coderv2_local.serving.refused_fields import refuse_unsupported
 from coderv2_local.serving.sampling_fields import COMMON, RESPONSE_FORMAT, sampling_options
 from coderv2_local.serving.state import Serving
+from coderv2_local.serving.text_tokens import StreamedLogprobs, logprobs_of
 from coderv2_local.serving.usage import finish_reason, timings, usage
 
 MAX_PROMPT_IDS = 1_000_000
@@ -122,7 +123,7 @@ def completion_answer(serving: Serving, job: Job) -> dict[str, Any]:
     choice = {
         "index": 0,
         "text": job.text,
-        "logprobs": _logprobs(serving, job, job.logprobs, 0),
+        "logprobs": _logprobs(serving, job, logprobs_of(job, serving.backend.vocabulary), 0),
         "finish_reason": finish_reason(job),
     }
     return {"choices": [choice], "usage": usage(job), "timings": timings(job)}
@@ -132,15 +133,16 @@ async def completion_events(
     serving: Serving, job: Job, head: Mapping[str, Any], include_usage: bool
 ) -> AsyncIterator[bytes]:
     """The answer as it comes."""
-    offset = 0
+    offset, found = 0, StreamedLogprobs(job, serving.backend.vocabulary)
     async for piece in job.pieces():
         if piece.progress is not None:
             continue
-        logprobs = _logprobs(serving, job, piece.logprobs, offset)
-        offset += len(piece.text)
+        logprobs = _logprobs(serving, job, found.of(piece), offset)
+        offset += sum(map(len, logprobs["tokens"])) if logprobs else 0
         choice = {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": None}
         yield event({**head, "choices": [choice]})
-    last = {"index": 0, "text": "", "logprobs": None, "finish_reason": finish_reason(job)}
+    logprobs = _logprobs(serving, job, rest, offset) if (rest := found.rest()) else None
+    last = {"index": 0, "text": "", "logprobs": logprobs, "finish_reason": finish_reason(job)}
     yield event({**head, "choices": [last], "timings": timings(job)})
     if include_usage:
         yield event({**head, "choices": [], "usage": usage(job)})

@@ -8,8 +8,8 @@ from coderv2_local.serving.events import event
 from coderv2_local.serving.jobs import Job
 from coderv2_local.serving.logprobs_json import chat_logprobs
 from coderv2_local.serving.state import Serving
+from coderv2_local.serving.text_tokens import StreamedLogprobs, tokens_of
 from coderv2_local.serving.usage import timings
-from coderv2_local.stream import whole_pieces
 from coderv2_local.vocabulary import Vocabulary
 
 STOP_TYPES = {"end": "eos", "length": "limit", "time": "limit", "stop": "word"}
@@ -49,17 +49,6 @@ def infill_answer(serving: Serving, job: Job) -> dict[str, Any]:
     }
 
 
-def tokens_of(job: Job, vocabulary: Vocabulary) -> tuple[int, list[int]]:
-    """The ids whose text is the answer's, and how many of them were generated: a stop or a rule can cut one in two."""
-    text = vocabulary.decode(job.ids)
-    if text == job.text:
-        return len(job.ids), list(job.ids)
-    whole, rest = (
-        whole_pieces(map(vocabulary.piece, job.ids), len(job.text)) if text.startswith(job.text) else (0, job.text)
-    )
-    return whole, [*job.ids[:whole], *vocabulary.encode(rest)]
-
-
 def stopping_word(job: Job, vocabulary: Vocabulary) -> str:
     """The one of the request's texts that ended the answer: the first that the model wrote; "" for none."""
     if job.ending != "stop":
@@ -90,12 +79,11 @@ def chosen_fields(answer: Mapping[str, Any], paths: list[str]) -> dict[str, Any]
 
 async def infill_events(serving: Serving, job: Job) -> AsyncIterator[bytes]:
     """The middle as it comes; the last event has the whole answer but for its text."""
-    tokens = 0
+    vocabulary = serving.backend.vocabulary
+    logprobs = StreamedLogprobs(job, vocabulary)
     async for piece in job.pieces():
         if piece.progress is None:
-            tokens += 1
-            said = {"index": 0, "content": piece.text, "stop": False, "id_slot": 0, "tokens_predicted": tokens}
-            yield event(said | probabilities(job, piece.logprobs, serving.backend.vocabulary))
+            said = {"index": 0, "content": piece.text, "stop": False, "id_slot": 0, "tokens_predicted": piece.tokens}
+            yield event(said | probabilities(job, logprobs.of(piece), vocabulary))
     last = infill_answer(serving, job) | {"content": "", "tokens": []}
-    last.pop("completion_probabilities", None)
-    yield event(last)
+    yield event(last | probabilities(job, logprobs.rest(), vocabulary))

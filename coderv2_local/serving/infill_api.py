@@ -29,7 +29,6 @@ SHORT = 4096
 SHORT_SECONDS = 5.0
 """A long middle that is to end at the next line break after so long is waited for by other infills; any other long one
 is interrupted by them."""
-TURNED_OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 INFILL: Fields = {
     **COMMON,
     "n_probs": N_PROBS,
@@ -51,11 +50,6 @@ INFILL: Fields = {
     "n_predict": Field(("integer",), "the longest middle, in tokens; 0 evaluates the prompt alone", -2, 2**31),
     "t_max_predict_ms": Field(
         ("number",), "milliseconds of generating, after which it ends once there is a line break", 0, 86_400_000
-    ),
-    "samplers": Field(
-        ("array", "string"),
-        "names of those to use: top_k, top_p, min_p, penalties not among them are off; others are not looked at",
-        schema={"items": {"type": "string"}, "maxItems": 64},
     ),
     "response_fields": Field(
         ("array",),
@@ -95,7 +89,7 @@ def infill_task(serving: Serving, values: Mapping[str, Any]) -> Task:
         raise bad(f"response_fields must be an array of at most {MAX_FIELDS} strings", "response_fields")
     snippets = read_extra(values.get("input_extra", []))
     options = sampling_options(
-        with_samplers(values),
+        values,
         serving.backend.vocabulary,
         temperature=0.0,
         repeat_penalty=1.0,
@@ -146,15 +140,3 @@ def read_extra(values: list[Any]) -> list[Snippet]:
         label = " ".join((name or "another file").split())[:MAX_LABEL]
         found.append(Snippet(label, text))
     return found
-
-
-def with_samplers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with those turned off that belong to samplers that are not named. Raises ApiError."""
-    named = values.get("samplers")
-    if named is None or isinstance(named, str):
-        return dict(values)
-    if len(named) > 64 or not all(isinstance(name, str) for name in named):
-        raise bad("samplers must be an array of at most 64 names", "samplers")
-    kept = {"penalties": "repeat_penalty"}
-    used = {kept.get(name, name) for name in named}
-    return {**values, **{name: off for name, off in TURNED_OFF.items() if name not in used}}

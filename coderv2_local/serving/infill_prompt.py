@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coderv2_local.fim.context import Snippet, preamble
 from coderv2_local.fim.hole import Hole
-from coderv2_local.fim.window import USUAL, Budgets, budgets_for, window
+from coderv2_local.fim.window import JOINS, USUAL, Budgets, Count, budgets_for, window
 from coderv2_local.prompt.layout import infill_prompt
 from coderv2_local.serving.errors import bad
 from coderv2_local.serving.state import Serving
@@ -42,7 +42,7 @@ def infill_layout(
     the text nearest the hole last.
 
     Args:
-        as_it_is: only the context is a limit.
+        as_it_is: only the context is a limit; a quarter of it at most is held free for a long middle.
 
     Raises:
         ApiError: this model has no infill.
@@ -51,19 +51,36 @@ def infill_layout(
     if not backend.capabilities.infill:
         raise bad(f"{serving.name} cannot fill in: its file has no fill-in-the-middle tokens", code="no_infill")
     wanted = LONGEST_MIDDLE if limit is None or limit < 0 else limit
-    encode, count = serving.lines.encode, serving.lines.count
-    room = backend.n_ctx - wanted if as_it_is else min(backend.n_ctx - wanted, USUAL.prefix + USUAL.suffix)
+    encode, count, n_ctx = serving.lines.encode, serving.lines.count, backend.n_ctx
+
+    def as_sent(text: str) -> str:
+        return text if as_it_is else text.replace("\r\n", "\n")
+
+    room = n_ctx - min(wanted, n_ctx // 4) if as_it_is else min(n_ctx - wanted, USUAL.prefix + USUAL.suffix)
     if not snippets and len(prefix) + len(suffix) <= room * LONGEST_TOKEN:
-        parts = (prefix, suffix) if as_it_is else (prefix.replace("\r\n", "\n"), suffix.replace("\r\n", "\n"))
-        ids = infill_prompt(encode(parts[0]), encode(parts[1]), backend.vocabulary)
+        ids = infill_prompt(encode(as_sent(prefix)), encode(as_sent(suffix)), backend.vocabulary)
         if len(ids) <= room:
             return ids, False
-    asked = Budgets(USUAL.prefix, USUAL.suffix, backend.n_ctx // 4)
-    budgets = budgets_for(backend, wanted, asked, has_context=bool(snippets), asked=True)
+    if as_it_is:
+        budgets = _all_of(max(room - JOINS, 16), prefix, suffix, count, has_context=bool(snippets))
+    else:
+        asked = Budgets(USUAL.prefix, USUAL.suffix, n_ctx // 4)
+        budgets = budgets_for(backend, wanted, asked, has_context=bool(snippets), asked=True)
     seen = window(Hole(prefix, suffix), count, budgets)
-    before = preamble(snippets, OWN_LABEL, count, budgets.context) + seen.prefix.replace("\r\n", "\n")
-    ids = infill_prompt(encode(before), encode(seen.suffix.replace("\r\n", "\n")), backend.vocabulary)
+    before = preamble(snippets, OWN_LABEL, count, budgets.context) + as_sent(seen.prefix)
+    ids = infill_prompt(encode(before), encode(as_sent(seen.suffix)), backend.vocabulary)
     return ids, len(seen.prefix) + len(seen.suffix) < len(prefix) + len(suffix)
+
+
+def _all_of(room: int, prefix: str, suffix: str, count: Count, *, has_context: bool) -> Budgets:
+    """`room` tokens, shared: a quarter for other files, a quarter of the rest for the suffix; and what the text on one
+    side of the hole leaves free is the other's.
+    """
+    context = room // 4 if has_context else 0
+    room -= context
+    most = room * LONGEST_TOKEN
+    after = min(count(suffix[:most]), max(room // 4, room - count(prefix[-most:])))
+    return Budgets(room - after, after, context)
 
 
 def template_parts(serving: Serving, prompt: str) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from coderv2_local.serving.body import read_object
 from coderv2_local.serving.completion_api import COMPLETION, completion_task, threads_for
 from coderv2_local.serving.events import EventStream, Watched
-from coderv2_local.serving.fields import Field, Fields, checked
+from coderv2_local.serving.fields import Fields, checked
 from coderv2_local.serving.infill_answer import infill_answer, infill_events
 from coderv2_local.serving.json_answer import JsonAnswer
 from coderv2_local.serving.prepare import submitted
@@ -17,7 +17,6 @@ from coderv2_local.serving.state import Serving
 NATIVE: Fields = {
     **{name: field for name, field in COMPLETION.items() if name not in ("max_tokens", "logprobs", "suffix", "echo")},
     "n_probs": N_PROBS,
-    "n_predict": Field(("integer",), "the longest answer, in tokens; -1 for no limit of its own", -2, 2**31),
 }
 
 

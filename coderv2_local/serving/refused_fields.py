@@ -3,12 +3,15 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from coderv2_local.sampling.sampler import PENALTY_WINDOW
 from coderv2_local.serving.errors import bad
 
 NO_TOOLS = "this model was not trained to call tools, and this server does not offer any"
 ONE_ANSWER = "there is one answer to a request"
 NO_SAMPLER = "not supported: temperature, top_k, top_p, min_p and repeat_penalty are"
 USE_REPEAT_PENALTY = "not supported: use repeat_penalty"
+USE_GRAMMAR = "not supported: use response_format, json_schema or grammar"
+USE_STOP = "not supported: use stop"
 NO_LOGPROBS_HERE = "not supported here: use logprobs"
 
 Refusal = tuple[tuple[Any, ...], str]
@@ -28,6 +31,8 @@ REFUSED: Mapping[str, Refusal] = {
     "echo": ((False,), "the prompt is not sent back"),
     "frequency_penalty": ((0,), USE_REPEAT_PENALTY),
     "presence_penalty": ((0,), USE_REPEAT_PENALTY),
+    "repetition_penalty": ((1,), USE_REPEAT_PENALTY),
+    "repeat_last_n": ((PENALTY_WINDOW,), f"repeat_penalty looks back over {PENALTY_WINDOW} tokens"),
     "n_probs": ((0,), NO_LOGPROBS_HERE),
     "post_sampling_probs": ((False,), "log-probabilities are those before sampling"),
     "mirostat": ((0,), NO_SAMPLER),
@@ -37,6 +42,18 @@ REFUSED: Mapping[str, Refusal] = {
     "xtc_probability": ((0,), NO_SAMPLER),
     "dynatemp_range": ((0,), NO_SAMPLER),
     "dry_multiplier": ((0,), NO_SAMPLER),
+    "length_penalty": ((1,), NO_SAMPLER),
+    "use_beam_search": ((False,), NO_SAMPLER),
+    "min_tokens": ((0,), "not supported: ignore_eos goes on to the limit"),
+    "stop_token_ids": (([],), USE_STOP),
+    "bad_words": (([],), "not supported: logit_bias bans tokens"),
+    "allowed_token_ids": (([],), "not supported: use logit_bias"),
+    "include_stop_str_in_output": ((False,), "what ends the answer is not part of it"),
+    "guided_json": ((), USE_GRAMMAR),
+    "guided_regex": ((), USE_GRAMMAR),
+    "guided_choice": ((), USE_GRAMMAR),
+    "guided_grammar": ((), USE_GRAMMAR),
+    "structured_outputs": (({},), USE_GRAMMAR),
     "lora": (([],), "there are no adapters here"),
     "chat_template": (("",), "the model's own template is used"),
     "chat_template_kwargs": (({},), "the model's own template is used as it is"),

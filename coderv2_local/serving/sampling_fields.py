@@ -14,9 +14,11 @@ from quant.errors import InputError
 
 MAX_STOPS = 64
 MAX_BIASES = 1024
+MAX_SAMPLERS = 64
 BAN = -100.0
 """What OpenAI's interface calls a ban."""
 SEEDS = 2**32
+TURNED_OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 
 SAMPLING: Fields = {
     "temperature": Field(("number",), "0 takes the most probable token each time", 0, 10),
@@ -52,6 +54,12 @@ COMMON: Fields = {
     "model": Field(("string",), "not looked at: there is one model"),
     "stream": Field(("boolean",), "answer by server-sent events"),
     "n": Field(("integer",), "only 1", 1, 1),
+    "n_predict": Field(("integer",), "the longest answer, in tokens; -1 for no limit, 0 to evaluate", -2, 2**31),
+    "samplers": Field(
+        ("array", "string"),
+        "names of those to use: top_k, top_p, min_p, penalties not among them are off; others are not looked at",
+        schema={"items": {"type": "string"}, "maxItems": MAX_SAMPLERS},
+    ),
     "deadline_ms": Field(("integer",), "for everything, the time in the queue too", 1, 86_400_000),
 }
 RESPONSE_FORMAT: Fields = {
@@ -90,11 +98,12 @@ def sampling_options(
     Raises:
         ApiError, InputError: a bias on a token that there is not, a grammar that cannot be followed.
     """
-    if values.get("grammar") and schema_of(values) is not None:
+    values = with_samplers(values)
+    grammar, schema = values.get("grammar") or None, schema_of(values)
+    if grammar is not None and schema is not None:
         raise bad("a grammar and a JSON schema: one of them can be followed", "grammar", "invalid_grammar")
     seed = values.get("seed", -1)
     goes_on = bool(values.get("ignore_eos"))
-    grammar, schema = values.get("grammar") or None, schema_of(values)
     options = SamplingOptions(
         temperature=float(values.get("temperature", temperature)),
         top_k=max(values.get("top_k", 40), 0),
@@ -116,6 +125,18 @@ def sampling_options(
     except InputError as error:
         said = f"{error.message} ({error.hint})" if error.hint else error.message
         raise bad(said, "grammar" if grammar else "json_schema", code="invalid_grammar") from None
+
+
+def with_samplers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with those turned off that belong to samplers that are not named. Raises ApiError."""
+    named = values.get("samplers")
+    if named is None or isinstance(named, str):
+        return dict(values)
+    if len(named) > MAX_SAMPLERS or not all(isinstance(name, str) for name in named):
+        raise bad(f"samplers must be an array of at most {MAX_SAMPLERS} names", "samplers")
+    kept = {"penalties": "repeat_penalty"}
+    used = {kept.get(name, name) for name in named}
+    return {**values, **{name: off for name, off in TURNED_OFF.items() if name not in used}}
 
 
 def schema_of(values: Mapping[str, Any]) -> str | None:
