@@ -9,6 +9,7 @@ from coderv2_local.backend import Backend
 from coderv2_local.load_settings import load_wishes
 from coderv2_local.models import Model, find_model
 from coderv2_local.open_model import open_model
+from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.preferences import Preferences
 from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.sampling.seed import new_seed
@@ -48,7 +49,10 @@ class Wishes:
         """The model, ready to answer: on a server that runs it already, or loaded. Raises CoderError."""
         n_ctx = self.settings.get("chat.context", 0) if self.context is None else self.context
         wishes = load_wishes(self.settings, n_ctx=n_ctx, n_threads=self.threads)
-        running = open_running(model, wishes, exact_routing=self.exact_routing) if self.server else None
+        running = None
+        if self.server:
+            typed = LoadWishes(n_ctx=self.context or None, n_threads=self.threads)
+            running = open_running(model, typed, least_ctx=n_ctx, exact_routing=self.exact_routing)
         return running or open_model(model, wishes, exact_routing=self.exact_routing)
 
     def sampling(self, model: Model) -> SamplingOptions:

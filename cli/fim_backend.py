@@ -28,7 +28,9 @@ def infill_backend(
     that runs it already, unless `server` is False, or in this process.
 
     Args:
-        given: the options about loading that the user gave: a server that is named cannot follow them.
+        load: what the command line and the settings say of loading.
+        given: the options about loading that the user gave: a server that is named cannot follow them. What the
+            settings say besides, a `coder serve` was told, too; of its context, there must be enough.
         server_seconds: that the first answers of a `coder serve` may take; None for the usual limits.
 
     Raises:
@@ -36,6 +38,7 @@ def infill_backend(
     """
     from coderv2_local.models import find_model
     from coderv2_local.open_model import open_model
+    from coderv2_local.placement.load_wishes import LoadWishes
     from coderv2_local.serving.find_server import open_running
     from converters.gguf_header import read_header
 
@@ -44,7 +47,14 @@ def infill_backend(
     if chosen.path:
         # before a large file is loaded
         judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
-    running = open_running(chosen, load, exact_routing=exact_routing, seconds=server_seconds) if server else None
+    running = None
+    if server:
+        typed = LoadWishes(
+            n_ctx=load.n_ctx if "--ctx" in given else None, n_threads=load.n_threads if "--threads" in given else None
+        )
+        running = open_running(
+            chosen, typed, least_ctx=load.n_ctx or 0, exact_routing=exact_routing, seconds=server_seconds
+        )
     backend = running or open_model(chosen, load, exact_routing=exact_routing)
     try:
         if not chosen.path:

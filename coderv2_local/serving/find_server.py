@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from coderv2_local import __version__
 from coderv2_local.installed import note_use
 from coderv2_local.models import Model
-from coderv2_local.placement.load_wishes import LoadWishes
+from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
 from coderv2_local.serving.server_file import ServerFile, running_servers
 from coderv2_local.states.fingerprint import model_fingerprint
 from converters.gguf_header import read_header
@@ -35,17 +35,25 @@ class BehindServer(Protocol):
 
 
 def open_running(
-    model: Model, wishes: LoadWishes, *, exact_routing: bool = True, seconds: float | None = None
+    model: Model,
+    typed: LoadWishes = NO_WISHES,
+    *,
+    least_ctx: int = 0,
+    exact_routing: bool = True,
+    seconds: float | None = None,
 ) -> "ServedBackend | None":
     """A running server of the same model as a backend; None where there is none, or it does not answer.
 
     The key of a server that wants one is expected in `CODER_SERVE_KEY`.
 
     Args:
+        typed, least_ctx, exact_routing: as :func:`find_server` has them.
         seconds: that its first answers may take, together; None for the usual limits.
     """
-    server = find_server(model.path, wishes, exact_routing=exact_routing) if model.path else None
-    if model.path is None or server is None or (server.needs_key and not os.environ.get(KEY_VARIABLE)):
+    if model.path is None:
+        return None
+    server = find_server(model.path, typed, least_ctx=least_ctx, exact_routing=exact_routing)
+    if server is None or (server.needs_key and not os.environ.get(KEY_VARIABLE)):
         return None
     from coderv2_local.remote.address import parse_address
     from coderv2_local.remote.key import read_key
@@ -60,19 +68,27 @@ def open_running(
     return backend
 
 
-def find_server(model: Path, wishes: LoadWishes, *, exact_routing: bool = True) -> ServerFile | None:
-    """A server of the same model, by the same version of this program, that meets `wishes`; None where there is none.
+def find_server(
+    model: Path, typed: LoadWishes = NO_WISHES, *, least_ctx: int = 0, exact_routing: bool = True
+) -> ServerFile | None:
+    """A server of the same model, by the same version of this program; None where none will do.
 
-    A number of threads means a load of one's own. What the settings say of loading, they have said to the server, too.
+    What the settings say of loading, they have said to the server, too: only what is typed can rule one out.
+
+    Args:
+        typed: on the command line: a number of threads means a load of one's own, a context one of exactly that size.
+        least_ctx: tokens of context that it must have.
+        exact_routing: as it must choose experts.
     """
-    if wishes.n_threads is not None:
+    if typed.n_threads is not None:
         return None
     servers = [
         server
         for server in running_servers()
         if server.version == __version__
         and server.exact_routing == exact_routing
-        and wishes.n_ctx in (None, server.n_ctx)
+        and typed.n_ctx in (None, server.n_ctx)
+        and server.n_ctx >= least_ctx
     ]
     if not servers:  # no need to look at the file
         return None
