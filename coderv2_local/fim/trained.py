@@ -16,6 +16,8 @@ NAME_KEYS = (
     ("general.base_model.0.name", "general.base_model.0.repo_url", "general.source.url", "general.repo_url"),
 )
 """Metadata that says which model a file is: the first group that does decides."""
+FAMILY = re.compile(r"coder-?v2|v2-5|0724|236b")
+FULL_SIZE = re.compile(r"236b|coder-?v2-(?:base|instruct)(?:-|$)")  # the latter: names of its published repositories
 USE_INSTEAD = "`coder pull lite-base` gets DeepSeek-Coder-V2-Lite-Base, which was; --force uses this one all the same"
 
 
@@ -40,9 +42,12 @@ def fim_training(name: str, metadata: Mapping[str, Any] | None = None) -> FimTra
         metadata: of the file's header; None for a server.
     """
     said = [" ".join(str(metadata[key]) for key in keys if key in metadata) for keys in NAME_KEYS] if metadata else []
-    for text in (*said, name):
-        if known := _known(re.sub(r"[\s_/.]+", "-", text.lower()), name):
+    texts = [re.sub(r"[\s_/.:]+", "-", text.lower()) for text in (*said, name)]
+    for text in texts:
+        if known := _known(text, name):
             return known
+    if any(map(FAMILY.search, texts)):
+        return FimTraining(notice=f"{name} names no size: Lite-Base was trained to fill in the middle, the 236B was not")
     return FimTraining(notice=f"{name}: nothing is known of its training for infill")
 
 
@@ -57,7 +62,7 @@ def _known(text: str, name: str) -> FimTraining | None:
     is_lite = has("lite", "16b", "15-7b", "64x1-5b")
     if has("lite-base") or (is_lite and has("base")):
         return FimTraining()
-    if not re.search(r"coder-?v2|v2-5|0724|236b", text) and not (is_lite and "coder" in text):
+    if not FAMILY.search(text) and not (is_lite and "coder" in text):
         return None
     if is_lite:
         if not has("instruct", "chat"):
@@ -67,4 +72,6 @@ def _known(text: str, name: str) -> FimTraining | None:
         )
     if has("0724", "v2-5", "1210"):
         return FimTraining(notice=f"{name} is reported to fill in, but its training for it is not documented")
-    return FimTraining(refusal=f"{name} was not trained to fill in the middle: by the paper, the 236B was not")
+    if FULL_SIZE.search(text):
+        return FimTraining(refusal=f"{name} was not trained to fill in the middle: by the paper, the 236B was not")
+    return None
