@@ -1,56 +1,18 @@
-"""From a request's fields to a job in the queue: what takes long is done on threads, within the request's time.
+"""From a request's fields to a job in the queue: what takes long is done on threads, within the request's time."""
 
-Turning text into tokens takes seconds for long texts. Infills have threads of their own for it, so that no number of
-long conversations holds them up.
-"""
-
-import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 
-from coderv2_local.engine import ContextFull
-from coderv2_local.serving.errors import ApiError, bad
+from coderv2_local.engine_errors import ContextFull
+from coderv2_local.serving.errors import bad
 from coderv2_local.serving.incoming import incoming_of
 from coderv2_local.serving.jobs import Job, Lane, Task
 from coderv2_local.serving.state import Serving
-
-THREADS: Mapping[Lane, int] = {"answer": 4, "infill": 2}
-Made = TypeVar("Made")
-
-
-class Threads:
-    """The threads of one server.
-
-    Args:
-        most: requests of each lane that may be prepared, or wait for that.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._pools = {lane: ThreadPoolExecutor(n, f"{lane}-prompt") for lane, n in THREADS.items()}
-        self._pending: Counter[Lane] = Counter()
-
-    async def run(self, lane: Lane, seconds: float, make: Callable[..., Made], *values: Any) -> Made:
-        """What `make` returns, or raises.
-
-        Raises:
-            ApiError: too many wait already (503), or it is not done within `seconds` (408).
-        """
-        if self._pending[lane] >= self._most:
-            raise ApiError(503, f"{self._most} requests are being read already: try again later", code="queue_full")
-        self._pending[lane] += 1
-        try:
-            made = asyncio.get_running_loop().run_in_executor(self._pools[lane], make, *values)
-            return await asyncio.wait_for(made, max(seconds, 0))
-        except asyncio.TimeoutError:
-            raise ApiError(408, "its time was over before its prompt was read", code="timeout") from None
-        finally:
-            self._pending[lane] -= 1
+from coderv2_local.serving.threads import Made
+from coderv2_local.serving.threads import Threads as Threads
 
 
 async def submitted(
@@ -81,10 +43,9 @@ async def submitted(
 async def on_thread(
     request: Request, make: Callable[..., Made], *values: Any, lane: Lane = "answer", seconds: float | None = None
 ) -> Made:
-    """What `make` returns, made on one of a lane's threads. Raises as :meth:`Threads.run`."""
+    """What `make` returns, made on one of a lane's threads. Raises as :meth:`.Threads.run`."""
     serving: Serving = request.app.state.serving
-    threads: Threads = request.app.state.threads
-    return await threads.run(lane, serving.limits.seconds if seconds is None else seconds, make, *values)
+    return await serving.threads.run(lane, serving.limits.seconds if seconds is None else seconds, make, *values)
 
 
 def seconds_of(serving: Serving, values: Mapping[str, Any]) -> float:

@@ -76,7 +76,7 @@ def run(serving: Serving, listener: socket.socket, on_ready: Callable[[], None],
     try:
         server.run(sockets=[listener])
     finally:
-        serving.worker.close()
+        serving.close()
     if not server.was_ready:
         raise CoderError("the server could not start")
     return serving.kept.save(serving.backend.engine, states, name)
@@ -147,7 +147,7 @@ class Server(uvicorn.Server):
 
 
 class _Lifespan:
-    """Starts the worker with the server, and ends it after the last answer."""
+    """Starts the worker with the server, and ends it and the other threads after the last answer."""
 
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app, self._serving = app, serving
@@ -160,5 +160,5 @@ class _Lifespan:
         self._serving.worker.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await asyncio.to_thread(self._serving.worker.close)
+        await asyncio.to_thread(self._serving.close)
         await send({"type": "lifespan.shutdown.complete"})

@@ -13,6 +13,7 @@ from coderv2_local.serving.kept import ServedStates
 from coderv2_local.serving.line_ids import LineIds
 from coderv2_local.serving.metrics import Metrics
 from coderv2_local.serving.queue import JobQueue
+from coderv2_local.serving.threads import Threads
 from coderv2_local.serving.worker import Worker
 
 LONGEST_TOKEN = 256  # characters, where the file does not list its tokens
@@ -72,6 +73,7 @@ class Serving:
         self.lines = LineIds(self.backend.vocabulary, self.backend.engine.header.metadata)
         self.queue = JobQueue(self.limits.waiting)
         self.worker = Worker(self.backend, self.kept, self.queue, self.metrics)
+        self.threads = Threads(self.limits.waiting)
 
     @property
     def name(self) -> str:
@@ -114,6 +116,12 @@ class Serving:
             job.cancel()
             raise
         return job
+
+    def close(self) -> None:
+        """End what runs. The backend, which all of it uses, is the caller's again afterwards. Safe to call twice."""
+        self.worker.cut()
+        self.threads.close()
+        self.worker.close()
 
     def health(self) -> dict[str, Any]:
         """What anyone may know."""
