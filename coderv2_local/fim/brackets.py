@@ -11,6 +11,10 @@ CLOSES = {")": "(", "]": "[", "}": "{"}
 REGEX = re.compile(r"/(?![/*])(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/")
 NO_VALUE = re.compile(r"(?:^|[(,=:\[!&|?;~\n]|\b(?:return|when|if|unless|and|or|case|in|split))[ \t]*\Z")
 BEFORE_REGEX = 12  # characters that say whether a value stands before a `/`
+MOST_MARKS = 600
+"""On each side of a hole: brackets, quotation marks and the like, of which code has 50 to 500 in :data:`NEAR`
+characters. What has more is read less far, since the time goes with the marks.
+"""
 OUTERMOST = re.compile(
     r"^(?:async def|def|class|func|fn|function|interface|struct|enum|trait|impl|type|export|public|static|pub|import"
     r"|module|namespace|package)\b",
@@ -31,6 +35,7 @@ class Brackets:
         unmatched: closing brackets, with their offsets, that nothing here had opened.
         inside: the comment or string that is open, and the offset it began at.
         awaited: the word that ends a string which begins with the next line.
+        no_regex: on the line that ends here, a ``/`` began no regular expression: the others there are not tried.
     """
 
     syntax: Syntax = UNKNOWN
@@ -39,6 +44,7 @@ class Brackets:
     inside: Span | None = None
     since: int = 0
     awaited: str = ""
+    no_regex: int = -1
 
     def read(self, text: str, offset: int = 0, at: int = 0) -> None:
         """Read on from `text[at]`.
@@ -48,7 +54,8 @@ class Brackets:
         Args:
             offset: where the first character of `text` stands.
         """
-        mark, starts = self.syntax.mark, self.syntax.starts
+        mark = self.syntax.mark
+        self.no_regex = -1
         while at < len(text):
             if self.inside:
                 match = self.inside.end.match(text, at)
@@ -60,6 +67,7 @@ class Brackets:
                     at = match.end() - 1
                 self.inside = None
                 continue
+            starts = self.syntax.starts_awaiting if self.awaited else self.syntax.starts
             start = starts.search(text, at)
             if start is None:
                 return
@@ -69,11 +77,11 @@ class Brackets:
     def _take(self, match: re.Match[str], text: str, offset: int) -> int:
         """Take one mark in; where to read on."""
         kind, start, end = match.lastgroup, match.start(), match.end()
-        if kind == "bracket":
-            self._bracket(match[0], offset + start)
+        if kind == "brackets":
+            for at, bracket in enumerate(match[0], offset + start):
+                self._bracket(bracket, at)
         elif kind == "slash":
-            if NO_VALUE.search(text[max(start - BEFORE_REGEX, 0) : start]) and (regex := REGEX.match(text, start)):
-                return regex.end()
+            return self._slash(text, start)
         elif kind == "heredoc":
             self.awaited = match[kind]
         elif kind == "newline":
@@ -82,6 +90,15 @@ class Brackets:
         elif kind:
             self.inside, self.since = self.syntax.spans[int(kind[1:])], offset + start
         return end
+
+    def _slash(self, text: str, start: int) -> int:
+        """Behind the regular expression that a ``/`` begins; behind the ``/`` where it begins none."""
+        if start >= self.no_regex and NO_VALUE.search(text[max(start - BEFORE_REGEX, 0) : start]):
+            if regex := REGEX.match(text, start):
+                return regex.end()
+            end = text.find("\n", start)
+            self.no_regex = end if end >= 0 else len(text)
+        return start + 1
 
     def _bracket(self, mark: str, at: int) -> None:
         if mark in "([{":
@@ -96,8 +113,38 @@ class Brackets:
         """Is a comment or string open that may run over lines?"""
         return self.inside is not None and self.inside.is_long
 
+    @property
+    def is_within_comment(self) -> bool:
+        """Is a comment open?"""
+        return self.inside is not None and not self.inside.is_string
+
     def goes_on(self) -> "Brackets":
         """A reader for what follows: in the same comment or string, without a bracket yet."""
+        return Brackets(self.syntax, inside=self.inside, awaited=self.awaited)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the text before a hole leaves open: as :class:`Brackets` has it.
+
+    Attributes:
+        is_whole: was all of the text before the hole read?
+    """
+
+    syntax: Syntax
+    open: tuple[tuple[str, int], ...]
+    inside: Span | None
+    since: int
+    awaited: str
+    is_whole: bool
+
+    @property
+    def is_within_comment(self) -> bool:
+        """Is the hole in a comment?"""
+        return self.inside is not None and not self.inside.is_string
+
+    def goes_on(self) -> Brackets:
+        """A reader for the middle, or for what follows the hole."""
         return Brackets(self.syntax, inside=self.inside, awaited=self.awaited)
 
 
@@ -117,16 +164,20 @@ class Duty:
 
 
 @lru_cache(maxsize=4)  # asked for by the stops and by the trims
-def before_hole(hole: Hole) -> Brackets:
-    """The brackets before a :meth:`near <Hole.near>` hole, and what it is in. Not to be read on with.
+def before_hole(hole: Hole) -> Before:
+    """The brackets before a :meth:`near <Hole.near>` hole, and what it is in.
 
     Of a prefix that is cut, what stands before the first definition at the left edge is left out: it may begin in a
     comment or a string.
     """
-    before = Brackets(syntax_of(hole.name, hole.prefix + hole.suffix))
-    definition = OUTERMOST.search(hole.prefix) if len(hole.prefix) == NEAR else None
-    before.read(hole.prefix, at=definition.start() if definition else 0)
-    return before
+    syntax = syntax_of(hole.name, hole.prefix + hole.suffix)
+    before, at = Brackets(syntax), 0
+    while _marks(syntax, hole.prefix[at:]) > MOST_MARKS:
+        at = (at + len(hole.prefix) + 1) // 2
+    is_whole = not at and len(hole.prefix) < NEAR
+    definition = None if is_whole else OUTERMOST.search(hole.prefix, at)
+    before.read(hole.prefix, at=definition.start() if definition else at)
+    return Before(syntax, tuple(before.open), before.inside, before.since, before.awaited, is_whole)
 
 
 @lru_cache(maxsize=4)  # asked again for each line that closes a bracket
@@ -142,10 +193,13 @@ def duty(hole: Hole) -> Duty | None:
         if hole.is_within_line or before.since < len(hole.prefix) - len(hole.line_before):
             return None
         after.inside = None
-    after.read(hole.line_before + hole.suffix, at=len(hole.line_before))
+    end = len(hole.suffix)
+    while _marks(before.syntax, hole.suffix[:end]) > MOST_MARKS:
+        end //= 2
+    after.read(hole.line_before + hole.suffix[:end], at=len(hole.line_before))
     opened = [bracket for bracket, _ in reversed(before.open)]
     closed = [CLOSES[bracket] for bracket, _ in after.unmatched]
-    n = _left_open(opened, closed, is_whole=len(hole.prefix) < NEAR and len(hole.suffix) < NEAR)
+    n = _left_open(opened, closed, is_whole=before.is_whole and end == len(hole.suffix) < NEAR)
     if n is None:
         return None
     if not n:
@@ -153,6 +207,12 @@ def duty(hole: Hole) -> Duty | None:
     at = before.open[-n][1] + 1
     ends_line = not hole.prefix[at:].split("\n", 1)[0].strip()
     return Duty("".join(opened[:n]), "".join(closed), ends_line)
+
+
+def _marks(syntax: Syntax, text: str) -> int:
+    """How many characters of `text` a mark can begin with, all but line ends."""
+    data = text.encode("ascii", "replace")
+    return len(data) - len(data.translate(None, syntax.mark_characters))
 
 
 def _left_open(opened: list[str], closed: list[str], *, is_whole: bool) -> int | None:

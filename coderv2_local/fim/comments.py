@@ -6,15 +6,16 @@ MARKS = {
     "#": "py pyi pyx rb pl pm r sh bash zsh ksh fish yaml yml toml jl ex exs nim tcl cmake mk conf cfg properties awk "
     "tf ps1",
     "//": "c cc cpp cxx h hh hpp m mm java js jsx mjs cjs ts tsx mts cts go rs swift kt kts scala sc cs fs dart groovy "
-    "gradle php proto zig v sv d jsonc json5 sol glsl hlsl wgsl cu cuh cl odin vala",
+    "gradle php proto zig v sv d jsonc json5 sol glsl hlsl wgsl cu cuh cl odin vala adoc",
     "--": "sql lua hs lhs elm ada adb ads vhd vhdl applescript purs idr agda",
     ";": "lisp lsp cl el clj cljs cljc edn scm ss rkt asm s ini",
-    "%": "tex sty cls bib erl hrl pl.in pro matlab",
+    "%": "tex sty cls bib erl hrl pro matlab",
     "!": "f f90 f95 f03 f08 for",
     "'": "vb vbs bas",
     '"': "vim",
     "/* */": "css scss less",
-    "<!-- -->": "html htm xml xhtml svg vue svelte md markdown rst",
+    "<!-- -->": "html htm xml xhtml svg vue svelte md markdown",
+    "..": "rst",
     "(* *)": "ml mli pas sml wl",
 }
 BY_ENDING = {ending: mark for mark, endings in MARKS.items() for ending in endings.split()}

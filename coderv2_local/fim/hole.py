@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 NEAR = 4_000
-"""Characters on each side of a hole that the rules look at. Reading them takes the time of the rules, which is to stay below
-2 ms, in files of many megabytes, too."""
+"""Characters on each side of a hole that the rules look at. Reading them takes the time of the rules, which is to stay
+below 2 ms, in files of many megabytes, too."""
 
 
 @dataclass(frozen=True)

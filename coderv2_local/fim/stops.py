@@ -12,19 +12,23 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from coderv2_local.fim.brackets import CLOSES, before_hole, duty
-from coderv2_local.fim.context import DEFINES
 from coderv2_local.fim.hole import Hole
+from coderv2_local.fim.repetition import LONGEST_LOOK, repeated_lines, repeated_piece
+from coderv2_local.fim.syntax import PROSE, UNKNOWN
 
-MEANINGFUL = 3  # letters and digits a line must have before its repetition means anything: `}` repeats rightly
-REPEATED_BLOCK = 8  # lines that a block repeated over and over may have
-RUNAWAY_TIMES = 3  # repetitions of a block of lines
+MEANINGFUL = 3  # letters and digits of the line that follows: a `}` stands there rightly twice
 LOOK_EVERY = 16  # characters of a line between two looks for a repeated piece
-PIECE_TIMES = 6  # repetitions of a short piece within a line …
-PIECE_CHARACTERS = 48  # … that together are at least this long
-LONGEST_PIECE = 40
 TAB_COLUMNS = 4
 COMMENT = re.compile(r"\s*(#|//|/\*|--|;)")
 CONTINUES = re.compile(r"\s*(else|elif|elsif|except|catch|finally|case|default|rescue|ensure|when|end|fi|done|esac)\b")
+DEFINITION = re.compile(
+    r"\s*(?:@\w[\w.]*\s*(?:\(.*)?$|(?:(?:export|default|declare|public|private|protected|internal|static|abstract|async"
+    r"|unsafe|inline|virtual|override|final|sealed|partial|open|data|case|pub(?:\([a-z]+\))?)\s+)*"
+    r"(?:(?:def|class|func|fn|fun|function|proc|method|macro|trait|impl|protocol)\b\*?\s+[\w(*<]|impl<"
+    r"|(?:interface|struct|enum|record|object|module|namespace)\s+\w[^=;]*$))"
+)
+"""A function or a class begins, or a decorator of one. Most of the words are names of variables in some language."""
+LABEL = re.compile(r"\s*(?:(?:case|default)\b|\w[\w ]*:\s*(?:$|//|/\*))")
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,19 @@ def leaves_the_block(m: Middle) -> int | None:
 
     Where a definition follows, lines indented like it leave the block, too: they would be another one before it.
     A line that begins with a closing bracket may be: it closes something opened further out. So may a comment, and a
-    line that goes on with the statement whose block the middle opened: ``else:``. Comments and blank lines just before
-    the line that leaves go with it. What is in a string or comment that runs over lines is indented as it likes.
+    line that goes on with the statement whose block the middle opened: ``else:``, and, where blocks are in braces, a
+    label: ``private:``. Comments and blank lines just before the line that leaves go with it. What is in a string or
+    comment that runs over lines is indented as it likes.
     """
     line = m.lines[-1]
     if len(m.lines) == 1 or m.is_text or not line.strip() or line.lstrip()[0] in ")]}" or COMMENT.match(line):
         return None
     least, opened = _block(m)
     if (following := m.hole.following_line) is not None:
-        is_definition = DEFINES.match(following) or following.lstrip().startswith("@")
-        least = min(least, _indentation(following) + bool(is_definition))
+        least = min(least, _indentation(following) + bool(DEFINITION.match(following)))
     if _indentation(line) >= least or (opened and CONTINUES.match(line) and _indentation(line) == _own(m)):
+        return None
+    if LABEL.match(line) and _has_labels(m.hole):
         return None
     n = len(m.lines) - 1
     while n > 1 and COMMENT.match(m.lines[n - 1]) and _indentation(m.lines[n - 1]) < least:
@@ -95,15 +101,12 @@ def leaves_the_block(m: Middle) -> int | None:
 
 
 def repeats_itself(m: Middle) -> int | None:
-    """The same line, or the same few lines, three times in a row: the first of them are kept."""
-    lines = m.lines[-REPEATED_BLOCK * RUNAWAY_TIMES :]
+    """The same line, or the same few lines, over and over: the first of them are kept."""
+    lines = m.lines[-LONGEST_LOOK:]
     if len(lines) == len(m.lines):
         lines = [m.hole.line_before + lines[0], *lines[1:]]
-    for n in range(1, len(lines) // RUNAWAY_TIMES + 1):
-        block = lines[-n:]
-        if lines[-n * RUNAWAY_TIMES :] == block * RUNAWAY_TIMES and sum(map(_letters, block)) >= MEANINGFUL:
-            return m.starts[len(m.lines) - n * (RUNAWAY_TIMES - 1)]
-    return None
+    n = repeated_lines(lines)
+    return m.starts[len(m.lines) - n] if n else None
 
 
 LINE_RULES: dict[str, LineRule] = {
@@ -115,23 +118,6 @@ LINE_RULES: dict[str, LineRule] = {
 CLOSED_AFTER, BRACKETS_CLOSED, RUNS_AWAY = "closed after the hole", "brackets closed", "runs away"
 RULES = (*LINE_RULES, CLOSED_AFTER, BRACKETS_CLOSED)
 """The names of all rules."""
-
-
-def repeated_piece(line: str) -> int | None:
-    """Where in `line` a short piece that it repeats to its end comes to its first end; None where it does not.
-
-    A ruler, one character repeated, is no such piece.
-    """
-    for size in range(2, LONGEST_PIECE + 1):
-        tail = line[-max(PIECE_CHARACTERS, size * PIECE_TIMES) :]
-        if len(tail) < max(PIECE_CHARACTERS, size * PIECE_TIMES):
-            return None
-        if tail[size:] == tail[:-size] and len(set(tail[:size])) > 1:
-            start = len(line) - len(tail)
-            while start and line[start - 1] == line[start - 1 + size]:
-                start -= 1
-            return start + size
-    return None
 
 
 class Watch:
@@ -146,6 +132,7 @@ class Watch:
         self._brackets = before_hole(hole).goes_on()
         self._is_misled = False  # by brackets that do not match: they say nothing any more
         self._looked = 0  # how far the unfinished line has been searched for repeated pieces
+        self._is_ruled = False  # by a ruler in a comment or in prose, which may go on to the end of the line
 
     @property
     def text(self) -> str:
@@ -170,12 +157,21 @@ class Watch:
     def _piece(self) -> End | None:
         """Look for a repeated piece in the line so far."""
         m = self.middle
-        while self._looked + LOOK_EVERY <= len(m.line):
+        while not self._is_ruled and self._looked + LOOK_EVERY <= len(m.line):
             self._looked += LOOK_EVERY
-            at = repeated_piece(m.line[: self._looked])
-            if at is not None:
-                return End(m.starts[-1] + at, RUNS_AWAY)
+            piece = repeated_piece(m.line[: self._looked])
+            if piece and not piece.has_words and self._is_prose():
+                self._is_ruled = True
+            elif piece:
+                return End(m.starts[-1] + piece.first_end, RUNS_AWAY)
         return None
+
+    def _is_prose(self) -> bool:
+        """Is the end of the line so far in a comment or in prose?"""
+        m, reader = self.middle, self._brackets.goes_on()
+        before = "" if m.lines else m.hole.line_before
+        reader.read(before + m.line[: self._looked], at=len(before))
+        return reader.syntax is PROSE or reader.is_within_comment
 
     def _line_ends(self, newline: str) -> End | None:
         """The line is whole."""
@@ -186,7 +182,7 @@ class Watch:
         self._brackets.read(before + line + newline, start - len(before), len(before))
         m.lines.append(line)
         m.starts.append(start + len(line) + 1)
-        m.line, self._looked = "", 0
+        m.line, self._looked, self._is_ruled = "", 0, False
         ends = [End(at, name) for name, rule in LINE_RULES.items() if (at := rule(m)) is not None]
         ends += self._bracket_ends(start, line)
         return min(ends, key=lambda end: end.at, default=None)
@@ -233,6 +229,13 @@ def _block(m: Middle) -> tuple[int, bool]:
     if first is not None and opener[-1:] in (":", "{", "(", "[") and _indentation(first) > own:
         return _indentation(first), True
     return own, False
+
+
+def _has_labels(hole: Hole) -> bool:
+    """May a line here end in ``:`` without a block of its own? Where the language is not known, the braces tell."""
+    before = before_hole(hole)
+    is_in_braces = bool(before.open) and before.open[-1][0] == "{"
+    return before.syntax.has_labels or (before.syntax is UNKNOWN and is_in_braces)
 
 
 def _own(m: Middle) -> int:

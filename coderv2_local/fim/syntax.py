@@ -69,49 +69,66 @@ class Syntax:
         brackets: those that stand in pairs.
         skips: regular expressions of what is passed over whole, such as characters in quotes.
         has_regexes: does ``/`` begin a regular expression where no value stands before it?
-        has_heredocs: does ``<<WORD`` begin a string on the next line?
+        heredocs: what begins a string on the next line, as a regular expression with the group ``heredoc`` for the word
+            that ends it; "" where the language has none.
+        has_labels: may a line end in ``:`` and be indented less than the block that it is in, as ``private:`` is?
     """
 
     spans: tuple[Span, ...]
     brackets: str = "()[]{}"
     skips: tuple[str, ...] = ()
     has_regexes: bool = False
-    has_heredocs: bool = False
+    heredocs: str = ""
+    has_labels: bool = False
 
     @cached_property
     def mark(self) -> re.Pattern[str]:
         """All that has to be looked at. The group that matched says what it is; a span's is ``s`` and its number."""
         parts = [r"\\.", *self.skips, *(f"(?P<s{n}>{span.opening})" for n, span in enumerate(self.spans))]
-        if self.has_heredocs:
-            parts += [r"<<[-~<]?[\"'`]?(?P<heredoc>[A-Z_]\w*)", r"(?P<newline>\n)"]
+        if self.heredocs:
+            parts += [self.heredocs, r"(?P<newline>\n)"]
         if self.has_regexes:
             parts.append("(?P<slash>/)")
         if self.brackets:
-            parts.append(f"(?P<bracket>[{re.escape(self.brackets)}])")
+            parts.append(f"(?P<brackets>[{re.escape(self.brackets)}]+)")
         return re.compile("|".join(parts), re.S)
 
     @cached_property
     def starts(self) -> re.Pattern[str]:
-        """The characters that a mark can begin with, and a few more: found much faster than marks are."""
+        """Finds the characters that a mark can begin with, and a few more, much faster than marks are found."""
+        return re.compile(f"[{re.escape(self.mark_characters.decode())}]")
+
+    @cached_property
+    def starts_awaiting(self) -> re.Pattern[str]:
+        """The same on a line after which a heredoc begins: its end counts, too."""
+        return re.compile(f"[{re.escape(self.mark_characters.decode())}\n]")
+
+    @cached_property
+    def mark_characters(self) -> bytes:
+        """The characters that a mark can begin with, and a few more, all ASCII; line ends are left out."""
         openings = "".join(LOOKS.sub("", span.opening).replace("\\", "") for span in self.spans)
-        more = "'" * bool(self.skips) + "<\n" * self.has_heredocs + "/" * self.has_regexes
-        return re.compile(f"[{re.escape(''.join(sorted(set(openings + more + self.brackets))))}\\\\]")
+        more = "".join(skip.lstrip("\\")[0] for skip in self.skips) + "<" * bool(self.heredocs) + "/" * self.has_regexes
+        return "".join(sorted(set(openings + more + self.brackets + "\\"))).encode()
 
 
 BLOCK = _comment("/*", "*/")
 CHARACTER = r"'(?:\\[^'\n]{1,10}|[^'\\\n])'"  # a lone ' begins no string there: a lifetime, a type, a digit group
 HASH = _line_comment(r"(?<!\S)#")
 SLASHES = _line_comment("(?<!:)//")  # a URL's are none
+RUBY_HEREDOC = r"(?<![\w)\]}<])<<[-~]?[\"'`]?(?P<heredoc>[A-Z_]\w*)"  # behind a value << shifts or appends
+PHP_HEREDOC = r"<<<[ \t]*[\"']?(?P<heredoc>[^\W\d]\w*)"
+SHELL_HEREDOC = r"<<<|<<-?[ \t]*[\"'\\]?(?P<heredoc>[^\W\d]\w*)"  # three begin a string on the same line
+ARITHMETIC = r"\((?<=\(\()(?:[^()\n]|\((?:[^()\n]|\([^()\n]*\))*\)){0,100}\)\)"  # of a shell, where << shifts
 BY_MARK = {
     "#": Syntax((*HASH, *_long('"""', "'''"), *_quoted('"', "'"))),
-    "//": Syntax((*SLASHES, BLOCK, *_long('"""'), *_quoted('"')), skips=(CHARACTER,)),
+    "//": Syntax((*SLASHES, BLOCK, *_long('"""'), *_quoted('"')), skips=(CHARACTER,), has_labels=True),
     "--": Syntax((*_line_comment("--"), *_quoted('"')), skips=(CHARACTER,)),
     ";": Syntax((*_line_comment(";"), _comment("#|", "|#"), *_long('"'))),
     "%": Syntax((*_line_comment("%"), *_quoted('"', "'"))),
     "!": Syntax((*_line_comment("!"), *_quoted('"', "'"))),
     "'": Syntax((*_line_comment("'"), *_quoted('"'))),
     '"': Syntax((*_line_comment(r'(?<![^\n])"', r'(?<=\n  )"', r'(?<=\n    )"', r'(?<=\n\t)"'), *_quoted('"', "'"))),
-    "/* */": Syntax((BLOCK, *SLASHES, *_quoted('"', "'"))),
+    "/* */": Syntax((BLOCK, *_line_comment("(?<![:(])//"), *_quoted('"', "'"))),  # nor are those of `url(//…)`
     "<!-- -->": Syntax((_comment("<!--", "-->"), *_quoted('"'))),
     "(* *)": Syntax((_comment("(*", "*)"), *SLASHES, *_quoted('"')), skips=(CHARACTER,)),
 }
@@ -119,19 +136,22 @@ PROSE = Syntax((), brackets="")
 PLAIN = Syntax(())
 """Nothing hides a bracket."""
 PYTHON = Syntax((*_line_comment("#"), *_long('"""', "'''"), *_quoted('"', "'")))
-SCRIPT = Syntax((*SLASHES, BLOCK, *_long("`"), *_quoted('"', "'")), has_regexes=True)
-RUBY = Syntax((*HASH, *_long('"', "'")), has_regexes=True, has_heredocs=True)
-SHELL = replace(RUBY, brackets="[]{}", has_regexes=False)  # a branch of `case` closes what nothing opened
+SCRIPT = Syntax((*SLASHES, BLOCK, *_long("`"), *_quoted('"', "'")), has_regexes=True, has_labels=True)
+RUBY = Syntax((*HASH, *_long('"', "'")), has_regexes=True, heredocs=RUBY_HEREDOC)
+# a branch of `case` closes a round bracket that nothing opened
+SHELL = Syntax(RUBY.spans, brackets="[]{}", skips=(ARITHMETIC,), heredocs=SHELL_HEREDOC)
 HASKELL = Syntax((_comment("{-", "-}"), *_line_comment("--"), *_quoted('"')), skips=(CHARACTER,))
 SPECIAL = {
     "md markdown rst txt text adoc org tex bib sty cls": PROSE,
     "py pyi pyx": PYTHON,
     "js jsx mjs cjs ts tsx mts cts json5 jsonc": SCRIPT,
-    "html htm vue svelte": replace(SCRIPT, spans=(_comment("<!--", "-->"), *SCRIPT.spans)),
+    "html htm vue svelte": replace(SCRIPT, spans=(_comment("<!--", "-->"), *SCRIPT.spans), has_labels=False),
+    "css": Syntax((BLOCK, *_quoted('"', "'"))),
+    "fs": replace(BY_MARK["//"], has_labels=False),
     "go": replace(BY_MARK["//"], spans=(*BY_MARK["//"].spans, Span("`", _until("`"), True, True))),
     "rs": Syntax((*SLASHES, BLOCK, *_long('"')), skips=(CHARACTER,)),
-    "dart groovy gradle": Syntax((*SLASHES, BLOCK, *_long('"""', "'''"), *_quoted('"', "'"))),
-    "php": Syntax((*SLASHES, *HASH, BLOCK, *_long('"', "'")), has_heredocs=True),
+    "dart groovy gradle": Syntax((*SLASHES, BLOCK, *_long('"""', "'''"), *_quoted('"', "'")), has_labels=True),
+    "php": Syntax((*SLASHES, *HASH, BLOCK, *_long('"', "'")), heredocs=PHP_HEREDOC, has_labels=True),
     "rb pl pm": RUBY,
     "sh bash zsh ksh": SHELL,
     "sql": Syntax((*_line_comment("--"), BLOCK, *_long("'"), *_quoted('"'))),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from coderv2_local.fim.brackets import CLOSES, Brackets, before_hole, duty
 from coderv2_local.fim.hole import Hole
-from coderv2_local.fim.syntax import PLAIN
+from coderv2_local.fim.syntax import PLAIN, PROSE, syntax_of
 
 WORD = re.compile(r"[^\W\d]\w*")
 FENCED = re.compile(r"\s*```[\w+#.-]*[ \t]*\n(.*?)\n?(?:[ \t]*```.*)?\Z", re.S)
@@ -18,10 +18,12 @@ Trim = Callable[[str, Hole], str]
 
 def fenced_code(middle: str, hole: Hole) -> str:
     """Of an answer in a Markdown code block, as Instruct models like to give it, the code; not where Markdown is
-    written.
+    written: in a file of prose, and where such blocks are near.
     """
     match = FENCED.match(middle)
-    return match[1] if match and "```" not in hole.prefix + hole.suffix else middle
+    if match is None or "```" in hole.prefix + hole.suffix or syntax_of(hole.name) is PROSE:
+        return middle
+    return match[1]
 
 
 def line_again(middle: str, hole: Hole) -> str:
@@ -71,7 +73,7 @@ def _closes_too_much(without: str, rest: str, hole: Hole) -> bool:
     """Are brackets closed once too often, when both the middle and the rest of the line close them?"""
     asked, before = duty(hole), before_hole(hole)
     text = without + rest
-    is_comment = before.inside is not None and not before.inside.is_string
+    is_comment = before.is_within_comment
     is_paired = all(bracket in before.syntax.brackets for bracket in rest)
     if (
         asked is None or is_comment or not is_paired
