@@ -3,7 +3,6 @@
 A file that cannot be understood is named with its line and left alone: it is never overwritten.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from tomlkit.exceptions import ParseError, TOMLKitError
 
 from coderv2_local.atomic_file import write_atomically
 from coderv2_local.home import home, home_folder
+from coderv2_local.toml_line import line_of
 from quant.errors import CoderError, InputError
 
 FILE_NAME = "config.toml"
@@ -124,13 +124,13 @@ def read() -> Preferences:
     named: dict[str, dict[str, Mapping[str, Any]]] = {table: {} for table in TABLES}
     for group, content in document.unwrap().items():
         if not isinstance(content, dict):
-            raise _wrong(text, group, f"{group} stands outside a table", _nearest(group, KEYS))
+            raise _wrong(text, (group,), f"{group} stands outside a table", _nearest(group, KEYS))
         for name, value in content.items():
             if group in TABLES:
                 named[group][name] = _checked_table(text, group, name, value)
             else:
                 key = f"{group}.{name}"
-                values[key] = _checked(text, key, value, KEYS.get(key))
+                values[key] = _checked(text, (group, name), value, KEYS.get(key))
     return Preferences(values, named["servers"], named["models"])
 
 
@@ -152,7 +152,7 @@ def change(key: str, value: str | None) -> Any:
             document[group].pop(name, None)
         typed = None
     else:
-        typed = _checked("", key, _typed(key, value), KEYS[key])
+        typed = _checked("", (group, name), _typed(key, value), KEYS[key])
         if group not in document:
             document.add(group, tomlkit.table())
         document[group][name] = typed
@@ -201,35 +201,33 @@ def _typed(key: str, value: str) -> Any:
         raise InputError(f"{key} is {value!r}: it must be {_kind_name(kind)}") from None
 
 
-def _checked(text: str, key: str, value: Any, known: Key | None) -> Any:
+def _checked(text: str, names: tuple[str, ...], value: Any, known: Key | None) -> Any:
+    key = ".".join(names)
     if known is None:
-        raise _wrong(text, key.split(".")[-1], f"there is no setting {key!r}", _nearest(key, KEYS))
+        raise _wrong(text, names, f"there is no setting {key!r}", _nearest(key, KEYS))
     right = isinstance(value, known.kind) and (known.kind is bool or not isinstance(value, bool))
     if known.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value, right = float(value), True
     if not right:
-        raise _wrong(text, key.split(".")[-1], f"{key} is {value!r:.40}: it must be {_kind_name(known.kind)}", "")
+        raise _wrong(text, names, f"{key} is {value!r:.40}: it must be {_kind_name(known.kind)}", "")
     if known.choices and value not in known.choices:
         choices = " or ".join(known.choices)
-        raise _wrong(text, key.split(".")[-1], f"{key} is {value!r:.40}: it must be {choices}", "")
+        raise _wrong(text, names, f"{key} is {value!r:.40}: it must be {choices}", "")
     if known.low is not None and known.high is not None and not known.low <= value <= known.high:
-        raise _wrong(
-            text, key.split(".")[-1], f"{key} is {value}: it must be between {known.low:g} and {known.high:g}", ""
-        )
+        raise _wrong(text, names, f"{key} is {value}: it must be between {known.low:g} and {known.high:g}", "")
     return value
 
 
 def _checked_table(text: str, group: str, name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(text, name, f"{group}.{name} must be a table: [{group}.{name}]", "")
+        raise _wrong(text, (group, name), f"{group}.{name} must be a table: [{group}.{name}]", "")
     keys = TABLES[group]
-    return {k: _checked(text, f"{group}.{name}.{k}", v, keys.get(k)) for k, v in value.items()}
+    return {k: _checked(text, (group, name, k), v, keys.get(k)) for k, v in value.items()}
 
 
-def _wrong(text: str, word: str, message: str, hint: str) -> InputError:
-    """An error that names the file and, where the word can be found in it, the line."""
-    pattern = re.compile(rf"^\s*(?:\[[^\]]*\b)?{re.escape(word)}\b")
-    line = next((n for n, content in enumerate(text.split("\n"), 1) if pattern.search(content)), None)
+def _wrong(text: str, names: tuple[str, ...], message: str, hint: str) -> InputError:
+    """An error that names the file and, where the key can be found in it, the line."""
+    line = line_of(text, names)
     where = f"{path()}, line {line}: " if line else f"{path()}: " if text else ""
     return InputError(where + message, hint=hint or "`coder config` lists the settings")
 
