@@ -91,6 +91,7 @@ class EventStream(Response):
         self._begun = self._is_stuck = False
         self._sending_since = 0.0
         self._last = time.monotonic()
+        self._comment: asyncio.Task[bytes] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with Watched(self._job, receive):
@@ -101,6 +102,8 @@ class EventStream(Response):
                 if not self._is_stuck:
                     raise
             finally:
+                if self._comment:
+                    self._comment.cancel()  # before it begins, should it be about to: nothing follows the end
                 keeper.cancel()
                 with suppress(asyncio.CancelledError):
                     await keeper
@@ -135,15 +138,16 @@ class EventStream(Response):
         return b""
 
     async def _keep_alive(self, send: Send, sender: "asyncio.Task[None] | None") -> None:
-        while True:
+        while not self._is_stuck:
             await asyncio.sleep(QUIET_SECONDS)
             now = time.monotonic()
             if self._sending_since:
                 if now - self._sending_since > STUCK_SECONDS and sender:
                     self._is_stuck = True
                     sender.cancel()  # the connection is closed with the response unfinished
-            elif now - self._last > QUIET_SECONDS:
-                await self._send(send, b": waiting\n\n")
+            elif now - self._last > QUIET_SECONDS and (self._comment is None or self._comment.done()):
+                # on its own: it may wait for the client, too, and the time has to be looked at meanwhile
+                self._comment = asyncio.create_task(self._send(send, b": waiting\n\n"))
 
 
 def _nothing() -> Awaitable[Message]:

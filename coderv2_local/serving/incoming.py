@@ -24,7 +24,7 @@ class Incoming:
     Attributes:
         arrived: when its head was there, by `time.monotonic`.
         is_whole: there is no more of its body.
-        is_gone: the client has closed its connection, and was seen to.
+        is_gone: the client has closed its connection; only known once something was asked for after that.
     """
 
     def __init__(self, receive: Receive, serving: Serving) -> None:
