@@ -215,4 +215,4 @@ def test_a_whole_context_is_shown_to_who_asks_with_a_suffix(tiny: LocalBackend):
     ids, _ = infill_layout(room, text(300), text(2500), 128, as_it_is=True)
     assert vocabulary.decode(ids).count(line) * len(vocabulary.encode(line)) > 1700, "a short prefix leaves its room"
     kept = infill_layout(room, "a\r\n" * 2500, "b\r\n", 128, as_it_is=True)[0]
-    assert vocabulary.decode(kept).endswith("a\r\nb\r\n") or "\r\n" in vocabulary.decode(kept)
+    assert "\n" not in vocabulary.decode(kept).replace("\r\n", ""), "line breaks are those of the request"

@@ -19,7 +19,8 @@ async def read_object(request: Request) -> dict[str, Any]:
     """The JSON object that a request carries.
 
     Raises:
-        ApiError: as :func:`read_body` and :func:`read_json`.
+        ApiError: as :func:`read_body` and :func:`read_json`; its values would take too much memory (413), or would with
+            those of others (503).
         ClientDisconnect: nobody sends any more.
     """
     serving: Serving = request.app.state.serving

@@ -54,7 +54,12 @@ COMMON: Fields = {
     "model": Field(("string",), "not looked at: there is one model"),
     "stream": Field(("boolean",), "answer by server-sent events"),
     "n": Field(("integer",), "only 1", 1, 1),
-    "n_predict": Field(("integer",), "the longest answer, in tokens; -1 for no limit, 0 to evaluate", -2, 2**31),
+    "n_predict": Field(
+        ("integer",),
+        "the longest answer, in tokens; -1 for no limit of its own, 0 evaluates the prompt alone",
+        -2,
+        2**31,
+    ),
     "samplers": Field(
         ("array", "string"),
         "names of those to use: top_k, top_p, min_p, penalties not among them are off; others are not looked at",
