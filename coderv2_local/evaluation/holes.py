@@ -1,8 +1,10 @@
 """Holes in documents, drawn by a seed: the same documents and seed give the same holes."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 from coderv2_local.evaluation.documents import Document
@@ -19,7 +21,7 @@ KINDS: dict[Kind, str] = {
 LEAST_CHARACTERS = 4  # of a line, without blanks at its ends: `}` and `)` are no test
 MOST_LINES = 6
 MOST_CHARACTERS = 200
-TRIES = 20
+TRIES = 20  # rounds in a row, each with a draw in every document, that may bring nothing new
 
 
 @dataclass(frozen=True)
@@ -41,28 +43,27 @@ class Sample:
 
 
 def draw_holes(documents: Sequence[Document], kind: Kind, number: int, seed: int) -> list[Sample]:
-    """Up to `number` different holes of one kind, spread evenly over the documents."""
+    """Up to `number` different holes of one kind, spread evenly over the documents; fewer where no more are found."""
     rng = random.Random(f"{seed}/{kind}")
     order = list(documents)
     rng.shuffle(order)
+    usable = {n: document for n, document in enumerate(order) if _lines(document.text)[1]}
     found: dict[tuple[int, int, int], Sample] = {}  # names may be the same in two folders
-    for _ in range(TRIES):
-        for n, document in enumerate(order):
+    fruitless = 0
+    while usable and fruitless < TRIES:
+        before = len(found)
+        for n, document in usable.items():
             if len(found) == number:
                 return list(found.values())
             if place := _place(document.text, kind, rng):
                 found.setdefault((n, *place), Sample(kind, document, *place))
-        if len(found) == number or not found:
-            break
+        fruitless = fruitless + 1 if len(found) == before else 0
     return list(found.values())
 
 
 def _place(text: str, kind: Kind, rng: random.Random) -> tuple[int, int] | None:
-    """Where to make one hole: (start, end) in characters; None where the text is too short for the kind."""
-    lines = list(_lines(text))
-    choices = [n for n, (_, line) in enumerate(lines) if n and len(line.strip()) >= LEAST_CHARACTERS]
-    if not choices:
-        return None
+    """Where to make one hole: (start, end) in characters; None where the place that was drawn has none of the kind."""
+    lines, choices = _lines(text)
     n = rng.choice(choices)
     start, line = lines[n]
     if kind == "line":
@@ -84,8 +85,10 @@ def _place(text: str, kind: Kind, rng: random.Random) -> tuple[int, int] | None:
     return (start, end) if text[start:end].strip() else None
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    at = 0
-    for line in text.split("\n"):
-        yield at, line
-        at += len(line) + 1
+@lru_cache(maxsize=16)  # a few documents are asked for many holes
+def _lines(text: str) -> tuple[Sequence[tuple[int, str]], Sequence[int]]:
+    """The lines, each with its offset; and which of them have something to fill, by number: all but the first may."""
+    lines = text.split("\n")
+    starts = accumulate((len(line) + 1 for line in lines), initial=0)
+    choices = tuple(n for n, line in enumerate(lines) if n and len(line.strip()) >= LEAST_CHARACTERS)
+    return tuple(zip(starts, lines, strict=False)), choices

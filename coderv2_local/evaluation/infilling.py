@@ -26,8 +26,9 @@ class Score:
     """How good one answer is.
 
     Attributes:
-        parses: does the whole file parse with it? None where that cannot be asked: another language, or a file that
-            did not parse before.
+        parses: is there an answer but blanks, with which the whole file parses? Without one most files would, and a
+            model that says nothing would do best. None where that cannot be asked: another language, or a file that did
+            not parse before.
     """
 
     exact: bool

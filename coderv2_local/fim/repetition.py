@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 MEANINGFUL = 3  # letters a block of lines must have before its repetition means much: `}` repeats rightly
 LONGEST_BLOCK = 8  # lines
-BLOCK_TIMES = 3  # repetitions of a block of lines at least …
-BLOCK_CHARACTERS = 120  # … that together are at least this long, indentation left out …
-SHORT_BLOCK_TIMES = 10  # … or this many
+BLOCK_TIMES = 3  # repetitions of a block of lines …
+LONG_BLOCK = 40  # … of at least so many characters, indentation left out; of a shorter one …
+SHORT_BLOCK_TIMES = 5  # … this many
 NUMBERS_TIMES = 17  # rows of numbers: a table of 16 is a usual one
 LONGEST_LOOK = LONGEST_BLOCK * NUMBERS_TIMES
 """Lines of which the last are looked at."""
 PIECE_TIMES = 6  # repetitions of a short piece within a line …
-PIECE_CHARACTERS = 80  # … that together are at least this long: a usual line, full of one value
+PIECE_CHARACTERS = 64  # … that together are at least this long: `NULL` may stand there ten times
 LONGEST_PIECE = 40
 LONG_RULER = 200  # characters of repeated pieces without letters: wide tables and rulers are shorter
 NO_WORDS = re.compile(r"\A\w*(?=\W)|(?<!\w)\d[\w.]*|\\(?:x[\da-fA-F]{2}|u[\da-fA-F]{4}|.)")
@@ -42,7 +42,7 @@ def _times(block: Sequence[str]) -> int:
     """How often a block has to stand there to be runaway; 0 where it never is."""
     text = "".join(line.strip() for line in block)
     if sum(map(str.isalpha, text)) >= MEANINGFUL:
-        return min(max(BLOCK_TIMES, -(-BLOCK_CHARACTERS // len(text))), SHORT_BLOCK_TIMES)
+        return BLOCK_TIMES if len(text) >= LONG_BLOCK else SHORT_BLOCK_TIMES
     return NUMBERS_TIMES if any(map(str.isalnum, text)) else 0
 
 
