@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from named_models import named
 
 from coderv2_local.engine import Engine
 from coderv2_local.local_backend import LocalBackend
@@ -319,6 +320,24 @@ def test_the_owner_is_plain_json_and_says_how_experts_were_chosen(engine):
     owner = state_owner(engine)
     assert json.loads(json.dumps(owner)) == owner
     assert owner["routing"] is False
+
+
+def test_a_model_file_is_looked_at_once(tmp_path, states, ids):
+    """States belong to the file that was loaded, not to what lies in its place later."""
+    path = tmp_path / "model.gguf"
+    shutil.copy(TINY, path)
+    with make_engine(path) as engine:
+        assert states.restore(engine, "a") is None
+        owner = state_owner(engine)
+        path.unlink()
+        engine.evaluate(ids[:80])
+        states.save(engine, "a")
+        engine.truncate(0)
+        assert states.restore(engine, "a") is None
+        assert engine.tokens == ids[:80]
+        assert state_owner(engine) == owner
+    with make_engine(named("another", path)) as engine:
+        assert state_owner(engine)["model"] != owner["model"]
 
 
 def test_a_backend_saves_and_restores_a_conversation(states):

@@ -32,7 +32,8 @@ def keep_state(backend: Backend, path: Path, filling: Filling) -> None:
 
 
 def _state_name(backend: Backend, path: Path) -> str:
-    """The name of a file's state: another one for each model and way to run it, none of which can use another's.
+    """The name of a file's state: another one for each model and way to run it, none of which can use another's. So
+    two of them, used by turns, do not overwrite each other's.
 
     "" where this backend keeps none on disk.
     """

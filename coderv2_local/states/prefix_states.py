@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from coderv2_local.engine_errors import EngineError
 from coderv2_local.routing import ExactRouting
@@ -18,6 +19,9 @@ from quant.errors import CoderError
 MAX_BYTES = 4 << 30
 SUFFIX = ".state"
 ABANDONED_SECONDS = 24 * 3600  # a temporary file of this age belongs to a process that has died
+
+
+_FINGERPRINTS: WeakKeyDictionary[TokenEngine, str] = WeakKeyDictionary()  # of the loaded files
 
 
 class StateError(CoderError):
@@ -113,9 +117,15 @@ class PrefixStates:
 
 
 def state_owner(engine: TokenEngine) -> Mapping[str, Any]:
-    """What a state belongs to: with any of it different, its numbers would be others, or mean something else."""
+    """What a state belongs to: with any of it different, its numbers would be others, or mean something else.
+
+    Raises:
+        InputError: the model's file cannot be read any more. It is looked at once for each engine.
+    """
+    if engine not in _FINGERPRINTS:
+        _FINGERPRINTS[engine] = model_fingerprint(engine.header)
     return {
-        "model": model_fingerprint(engine.header),
+        "model": _FINGERPRINTS[engine],
         "KV cache type": engine.options.kv_type,
         "flash attention setting": engine.options.flash_attention,
         "routing": any(isinstance(tap, ExactRouting) for tap in engine.taps),
