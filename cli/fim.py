@@ -163,7 +163,8 @@ def fill_in(
             from cli.fim_edits import write_middle
 
             written = write_middle(path, text, hole, filling.text)
-        nothing = why_nothing(filling, wishes.max_ms, loaded - began)
+        is_local = backend.capabilities.ids
+        nothing = why_nothing(filling, wishes.max_ms, load_seconds=loaded - began if is_local else 0.0)
         if as_json:
             report = as_report(text, hole, filling, load_seconds=loaded - began, fill_seconds=filled - loaded)
             print(json.dumps(report | ({"applied": bool(written)} if apply else {}), ensure_ascii=False))

@@ -75,12 +75,12 @@ def summary(filling: "Filling") -> str:
     return " · ".join(part for part in parts if part)
 
 
-def why_nothing(filling: "Filling", max_ms: int | None, load_seconds: float = 0.0) -> str:
+def why_nothing(filling: "Filling", max_ms: int | None, *, load_seconds: float = 0.0) -> str:
     """Why there is no middle, in one line.
 
     Args:
         max_ms: that it could take, loading and all.
-        load_seconds: of these, until there was a model.
+        load_seconds: until the model was loaded; 0 where it was there, or is on a server.
     """
     if filling.reason != "time" or max_ms is None:
         return "the model suggests nothing here"
