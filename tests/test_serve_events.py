@@ -89,3 +89,20 @@ def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
         assert b"" not in client.bodies, "the response looks whole"
 
     asyncio.run(asyncio.wait_for(story(), 30))
+
+
+def test_a_comment_that_is_about_to_be_sent_does_not_follow_the_end():
+    async def story() -> None:
+        client = Client()
+        client.reads.set()
+
+        async def says() -> AsyncIterator[bytes]:
+            yield b"data: 1\n\n"
+            response._comment = asyncio.create_task(response._send(client.send, b": waiting\n\n"))
+
+        _, response = stream(says())
+        await response({}, client.receive, client.send)
+        await asyncio.sleep(0.01)
+        assert client.bodies == [b"data: 1\n\n", b""]
+
+    asyncio.run(asyncio.wait_for(story(), 30))

@@ -17,7 +17,7 @@ from coderv2_local.sampling.options import SamplingOptions
 from coderv2_local.serving.infill_answer import infill_events
 from coderv2_local.serving.jobs import Job, Piece, Task
 from coderv2_local.serving.text_tokens import StreamedLogprobs, logprobs_of
-from coderv2_local.stream import decode_utf8, until
+from coderv2_local.stream import decode_utf8, until, whole_pieces
 
 CHAT = {"messages": HELLO, "temperature": 0, "max_tokens": 24, "logprobs": True}
 TEXT = {"prompt": "def add(a, b):\n", "temperature": 0, "max_tokens": 24, "logprobs": 2}
@@ -99,6 +99,9 @@ def test_streamed_or_whole_they_are_the_same_wherever_a_character_or_a_stop_is_s
         job.text += chunk
         streamed += found.of(Piece(chunk, job.logprobs[sent:]))
         sent = len(job.logprobs)
+        layout = int(drop_space and vocabulary.decode(job.ids).startswith(" "))
+        whole, _ = whole_pieces(map(vocabulary.piece, job.ids), layout + len(job.text))
+        assert len(streamed) == whole, "those whose text is there, at once, and none before"
     streamed += found.rest()
     assert streamed == list(logprobs_of(job, vocabulary))
     layout = " " if drop_space and vocabulary.decode(ids).startswith(" ") else ""

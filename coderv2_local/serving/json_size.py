@@ -8,7 +8,7 @@ MOST = 64 << 20
 ITEM = 48  # a number and its place in an array; a place alone for what is counted below
 STRING = 72
 ARRAY = 72
-OBJECT = 240
+OBJECT = 144
 MEMBER = 96  # of an object: its place, and those that the table holds free
 
 
