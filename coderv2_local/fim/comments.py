@@ -8,7 +8,7 @@ MARKS = {
     "//": "c cc cpp cxx h hh hpp m mm java js jsx mjs cjs ts tsx mts cts go rs swift kt kts scala sc cs fs dart groovy "
     "gradle php proto zig v sv d jsonc json5 sol glsl hlsl wgsl cu cuh cl odin vala adoc",
     "--": "sql lua hs lhs elm ada adb ads vhd vhdl applescript purs idr agda",
-    ";": "lisp lsp cl el clj cljs cljc edn scm ss rkt asm s ini",
+    ";": "lisp lsp el clj cljs cljc edn scm ss rkt asm s ini",
     "%": "tex sty cls bib erl hrl pro matlab",
     "!": "f f90 f95 f03 f08 for",
     "'": "vb vbs bas",

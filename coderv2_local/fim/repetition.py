@@ -20,8 +20,9 @@ PIECE_TIMES = 6  # repetitions of a short piece within a line …
 PIECE_CHARACTERS = 64  # … that together are at least this long: `NULL` may stand there ten times
 LONGEST_PIECE = 40
 LONG_RULER = 200  # characters of repeated pieces without letters: wide tables and rulers are shorter
-NO_WORDS = re.compile(r"\A\w*(?=\W)|(?<!\w)\d[\w.]*|\\(?:x[\da-fA-F]{2}|u[\da-fA-F]{4}|.)")
-"""Numbers and escapes, and what is left of one at the beginning: their letters are none."""
+NO_WORD = re.compile(r"(?<!\w)\d[\w.]*|\\(?:x[\da-fA-F]{2}|u[\da-fA-F]{4}|.)")
+"""A number or an escape: its letters are none."""
+CUT_WORD = re.compile(r"\w*(?=\W)")
 
 
 def repeated_lines(lines: Sequence[str]) -> int:
@@ -41,7 +42,7 @@ def repeated_lines(lines: Sequence[str]) -> int:
 def _times(block: Sequence[str]) -> int:
     """How often a block has to stand there to be runaway; 0 where it never is."""
     text = "".join(line.strip() for line in block)
-    if sum(map(str.isalpha, text)) >= MEANINGFUL:
+    if sum(map(str.isalpha, NO_WORD.sub("", text))) >= MEANINGFUL:
         return BLOCK_TIMES if len(text) >= LONG_BLOCK else SHORT_BLOCK_TIMES
     return NUMBERS_TIMES if any(map(str.isalnum, text)) else 0
 
@@ -71,7 +72,8 @@ def repeated_piece(line: str) -> Piece | None:
         tail = line[-length:]
         if tail[size:] != tail[:-size] or tail == tail[0] * length:
             continue
-        has_words = any(map(str.isalpha, NO_WORDS.sub("", tail)))
+        cut = CUT_WORD.match(tail)
+        has_words = any(map(str.isalpha, NO_WORD.sub("", tail[cut.end() if cut else 0 :])))
         if not has_words:
             tail = line[-max(LONG_RULER, length) :]
             if len(tail) < LONG_RULER or tail[size:] != tail[:-size]:

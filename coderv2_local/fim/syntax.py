@@ -115,9 +115,9 @@ BLOCK = _comment("/*", "*/")
 CHARACTER = r"'(?:\\[^'\n]{1,10}|[^'\\\n])'"  # a lone ' begins no string there: a lifetime, a type, a digit group
 HASH = _line_comment(r"(?<!\S)#")
 SLASHES = _line_comment("(?<!:)//")  # a URL's are none
-RUBY_HEREDOC = r"(?<![\w)\]}<])<<[-~]?[\"'`]?(?P<heredoc>[A-Z_]\w*)"  # behind a value << shifts or appends
-PHP_HEREDOC = r"<<<[ \t]*[\"']?(?P<heredoc>[^\W\d]\w*)"
-SHELL_HEREDOC = r"<<<|<<-?[ \t]*[\"'\\]?(?P<heredoc>[^\W\d]\w*)"  # three begin a string on the same line
+RUBY_HEREDOC = r"(?<![\w)\]}<])<<[-~]?[\"'`]?(?P<heredoc>[A-Z_]\w*)[\"'`]?"  # behind a value << shifts or appends
+PHP_HEREDOC = r"<<<[ \t]*[\"']?(?P<heredoc>[^\W\d]\w*)[\"']?"
+SHELL_HEREDOC = r"<<<|<<-?[ \t]*[\"'\\]?(?P<heredoc>[^\W\d]\w*)[\"']?"  # three begin a string on the same line
 ARITHMETIC = r"\((?<=\(\()(?:[^()\n]|\((?:[^()\n]|\([^()\n]*\))*\)){0,100}\)\)"  # of a shell, where << shifts
 BY_MARK = {
     "#": Syntax((*HASH, *_long('"""', "'''"), *_quoted('"', "'"))),
