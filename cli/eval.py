@@ -59,8 +59,9 @@ def evaluate(
 ) -> None:
     """Make holes in source code, let the model fill them, and compare with what stood there.
 
-    Exact match is after trimming; similarity is 2·LCS/(both lengths); "parses" is asked of Python files. The holes
-    follow from the seed. The files should be none that the model was trained on.
+    Exact match is after trimming; similarity is 2·LCS/(both lengths); "parses", asked of Python files, is the share of
+    answers with which the file parses, those that are empty not counted as such. The holes follow from the seed. The
+    files should be none that the model was trained on.
     Example: coder eval fim my_project --holes 50
     """
     from rich.progress import Progress

@@ -9,6 +9,7 @@ from conftest import assert_refused
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coderv2_local.backend import Generation
 from coderv2_local.evaluation.documents import Document, read_documents
 from coderv2_local.evaluation.holes import KINDS, draw_holes
 from coderv2_local.evaluation.infilling import Score, evaluate, figures
@@ -83,6 +84,42 @@ def test_holes_are_of_their_kind():
 def test_short_documents_give_the_holes_there_are():
     assert draw_holes([Document("a.py", "Python", "x\n")], "line", 5, 0) == []
     assert len(draw_holes([Document("a.py", "Python", "x\nlonger\n")], "line", 5, 0)) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_not_dropped_for_one_unlucky_draw(kind):
+    """In this document half of the lines have no block of several lines after them, and little to cut a part out of."""
+    short = Document("a.py", "Python", "x\na  +  b\nvalue = 1\n\n\n")
+    for seed in range(40):
+        assert draw_holes([short], kind, 3, seed), seed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_document_gives_as_many_holes_as_are_asked_for(kind):
+    assert len(draw_holes(DOCUMENTS[:1], kind, 12, 0)) == 12
+    assert len(draw_holes([Document("a.py", "Python", TEXT * 10)], kind, 60, 0)) == 60
+
+
+def test_an_empty_answer_does_not_parse():
+    """It leaves a file that parses, so a model that says nothing would do best."""
+    sample = next(s for s in draw_holes(DOCUMENTS, "line", 20, 0) if "total" not in s.middle and "sum" in s.middle)
+
+    class Says:
+        n_ctx, name = 2048, "says"
+        text = ""
+
+        def count(self, text):
+            return len(text)
+
+        def infill(self, prefix, suffix, sampling, max_tokens, on_progress=None):
+            return Generation(iter([self.text]))
+
+    backend = Says()
+    whole = sample.hole.prefix + sample.hole.suffix
+    for answer, expected in (("", False), ("\n  \n", False), (sample.middle, True), ("    x = (", False)):
+        backend.text = answer
+        (outcome,) = evaluate([sample], backend, 4)
+        assert outcome.raw_score.parses is expected, (answer, whole)
 
 
 def test_documents_are_the_source_files_of_a_folder(tmp_path):
