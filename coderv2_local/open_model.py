@@ -10,6 +10,9 @@ from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
 def open_model(model: Model, wishes: LoadWishes = NO_WISHES, *, exact_routing: bool = True) -> Backend:
     """Load a file, placed on this machine as it suits both, or reach a server.
 
+    A server has decided how its model is loaded, and `wishes` and `exact_routing`, which settings may have made, are
+    none of its business. What a user typed for this one load is to be refused before (`cli.options`).
+
     Raises:
         CoderError: what loading or reaching it raises.
     """

@@ -197,7 +197,7 @@ def test_what_goes_wrong_is_shown_without_a_prompt(edit, environment, tmp_path, 
     (tmp_path / "home" / "config.toml").write_text(settings)
     editor = edit(kind)
     editor.keys("3Gi\x07\x06")
-    text = editor.until(lambda text: "coder fim: error:" in text)
+    text = editor.until(lambda text: "coder-fim: error:" in text)
     assert "Press ENTER" not in text
     editor.keys("x")  # still in insert mode
     assert editor.written() == SOURCE.replace("\n\n\n", "\nx\n\n", 1)
@@ -210,7 +210,7 @@ def test_nothing_to_suggest_is_said(edit, server, kind):
     server.answers["/beta/completions"][1] = events({"choices": [{"text": "", "finish_reason": "stop"}]})
     editor = edit(kind)
     editor.keys("3Gi\x07\x06")
-    text = editor.until(lambda text: "coder fim: nothing suggested, ended by: end" in text)
+    text = editor.until(lambda text: "coder-fim: nothing suggested, ended by: end" in text)
     assert "Press ENTER" not in text
 
 
