@@ -1,8 +1,11 @@
-"""Connections that say nothing: bounded in number and in time, so that they cannot keep others out.
+"""Connections that say nothing, or read nothing: bounded in number and in time, so that they cannot keep others out.
 
 uvicorn waits for the first request of a connection as long as it takes. Here the head of a request has to arrive in
 time, and where there are too many connections, the one that has been idle longest is closed for the new one. A
 connection is idle until its request has arrived whole, and again once that is answered.
+
+A client that reads nothing of its answer is cut off after a while. To close its connection would not do: asyncio and
+uvicorn wait until all that was written is sent.
 """
 
 import asyncio
@@ -41,6 +44,10 @@ class Connections:
     def head_seconds(self) -> float:
         return self._serving.limits.head_seconds
 
+    @property
+    def stuck_seconds(self) -> float:
+        return self._serving.limits.stuck_seconds
+
     def enter(self, connection: "Connection", is_open: int) -> None:
         """A new one. Those that are being answered do not give way to it: the queue bounds them."""
         if is_open > self._serving.limits.connections and self._idle:
@@ -54,6 +61,11 @@ class Connections:
         """Count and log a request that is none."""
         self._serving.metrics.requests["other", status] += 1
         log.info("no request %d", status)
+
+    def cut_off(self) -> None:
+        """Count and log a client that reads nothing."""
+        self._serving.metrics.add("stuck_connections_total")
+        log.info("a client reads nothing: its connection is closed")
 
     def rest(self, connection: "Connection") -> None:
         """It waits for a request, or for the rest of one."""
@@ -72,6 +84,7 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._all = all_of_them
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stuck_timer: asyncio.TimerHandle | None = None
         self._is_refused, self._swallowed = False, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -81,8 +94,17 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._is_read()
         self._all.leave(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._is_read()
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
@@ -131,6 +153,23 @@ class Connection(H11Protocol):
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_reader(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._stuck_timer = self.loop.call_later(self._all.stuck_seconds, self._look_for_reader, unsent)
+
+    def _look_for_reader(self, unsent: int) -> None:
+        """Nothing is written while the transport is paused: if it has less to send, some of it was read."""
+        if self.transport.get_write_buffer_size() >= unsent:
+            self._all.cut_off()
+            self.transport.abort()
+        else:
+            self._expect_reader()
+
+    def _is_read(self) -> None:
+        if self._stuck_timer is not None:
+            self._stuck_timer.cancel()
+            self._stuck_timer = None
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(self._all.head_seconds, self._head_is_late)

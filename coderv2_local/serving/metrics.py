@@ -15,6 +15,7 @@ MEANINGS = {
     "interruptions_total": "answers interrupted by an infill",
     "cancelled_total": "generations ended because nobody waited for them any more",
     "shed_connections_total": "idle connections closed to make room",
+    "stuck_connections_total": "connections closed because their client read nothing",
 }
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

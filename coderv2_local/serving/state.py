@@ -28,6 +28,7 @@ class Limits:
         bodies: bytes of large requests that are in memory at a time, all together.
         body_seconds: for a whole request to arrive.
         head_seconds: for the head of a connection's first request to arrive.
+        stuck_seconds: that a client may read nothing of what it was sent, before its connection is closed.
         connections: open at a time; the one that has been idle longest gives way.
         waiting: requests in each lane of the queue.
         seconds: for a request that names no `deadline_ms`, the queue included.
@@ -38,6 +39,7 @@ class Limits:
     bodies: int = 128 << 20
     body_seconds: float = 30.0
     head_seconds: float = 20.0
+    stuck_seconds: float = 120.0
     connections: int = 512
     waiting: int = 64
     seconds: float = 3600.0
