@@ -18,7 +18,6 @@ from coderv2_local.serving.guard import OPEN_PATHS, check_head, check_host, chec
 from coderv2_local.serving.incoming import KEY, Incoming, incoming_of
 from coderv2_local.serving.json_answer import JsonAnswer
 from coderv2_local.serving.openapi import openapi
-from coderv2_local.serving.prepare import Threads
 from coderv2_local.serving.routes import ENDPOINTS
 from coderv2_local.serving.state import Serving
 from quant.errors import CoderError
@@ -37,7 +36,7 @@ def make_app(serving: Serving) -> ASGIApp:
     handlers = {HTTPException: _http_error, ApiError: _error, CoderError: _error, Exception: _error}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    app.state.serving, app.state.threads = serving, Threads(serving.limits.waiting)
+    app.state.serving = serving
     return Frame(app, serving)
 
 

@@ -12,7 +12,6 @@ from coderv2_local.serving.incoming import incoming_of
 from coderv2_local.serving.jobs import Job, Lane, Task
 from coderv2_local.serving.state import Serving
 from coderv2_local.serving.threads import Made
-from coderv2_local.serving.threads import Threads as Threads
 
 
 async def submitted(
