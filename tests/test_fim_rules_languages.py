@@ -4,7 +4,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from coderv2_local.fim.brackets import MOST_MARKS, Brackets, before_hole, duty
+from coderv2_local.fim import brackets
+from coderv2_local.fim.brackets import MOST_MARKS, REGEX, Brackets, before_hole, duty
 from coderv2_local.fim.comments import MARKS, mark_of, path_comment
 from coderv2_local.fim.fill import by_the_rules
 from coderv2_local.fim.hole import NEAR, Hole
@@ -155,10 +156,20 @@ def test_a_heredoc_hides_what_is_in_it(name, line):
     assert len(before_hole(Hole(f"{line}\n{{ [\nEOF\n{{\n", "", name)).open) == 1
 
 
-def test_a_line_in_which_no_regular_expression_ends_is_read_once():
+def test_a_line_in_which_no_regular_expression_ends_is_read_once(monkeypatch):
+    """Each look for the end goes through the rest of the line: all of them would take the square of its length."""
+    looks = []
+
+    class Counted:
+        def match(self, *args):
+            looks.append(args)
+            return REGEX.match(*args)
+
+    monkeypatch.setattr(brackets, "REGEX", Counted())
     reader = Brackets(syntax_of("a.js"))
     text = "x =/[" * 4 + "\n" + "y = /[)]/ (\n"
     reader.read(text)
+    assert len(looks) == 2
     assert [at for bracket, at in reader.open if bracket == "("] == [text.index("(")]
     assert not reader.unmatched
 

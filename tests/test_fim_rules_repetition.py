@@ -53,6 +53,7 @@ RUNAWAY = [
     (FUNCTION, 'f("a", ' + '"b", ' * 20, 'f("a", "b'),
     (PAGE, "and " + "so on " * 20, "and so on"),
     (C_ARRAY, "0, " * 100, "0,"),
+    (FUNCTION, "# " + "- " * 120 + "-\n    f(" + "self, " * 20, "# " + "- " * 120 + "-\n    f(self,"),
     (C_ARRAY, "0x00, " * 50, "0x00,"),
     (FUNCTION, "x = a" + " == 0 == 1" * 30, "x = a == 0 == 1"),
     (FUNCTION, "a.pop()\n" + "    a.pop()\n" * 9, "a.pop()"),
