@@ -109,6 +109,13 @@ class TensorHead(ctypes.Structure):
 NAME_OFFSET: int = TensorHead.name.offset
 
 
+def close_taps(taps: Sequence[Tap]) -> None:
+    """Close the taps that have something to release: for whoever made them, where no engine came to take them."""
+    for tap in taps:
+        if isinstance(tap, Closing):
+            tap.close()
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What to do with one node name: whom to tell its address, whom to hand the tensor."""
@@ -171,10 +178,8 @@ class Dispatcher:
         raise HookError(f"{where} failed: {error or type(error).__name__}") from error
 
     def close(self) -> None:
-        """Close the taps that have something to release."""
-        for tap in self.taps:
-            if isinstance(tap, Closing):
-                tap.close()
+        """Close the taps."""
+        close_taps(self.taps)
 
     def _plan(self, raw: bytes) -> _Plan | None:
         """Ask the taps, once, what they want of the node called `raw`."""

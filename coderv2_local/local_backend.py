@@ -11,7 +11,7 @@ from types import TracebackType
 from coderv2_local.backend import MINIMUM_ANSWER, Capabilities, Generation, Progress, without_first_space
 from coderv2_local.engine import Engine
 from coderv2_local.engine_errors import ContextFull
-from coderv2_local.hooks import Tap
+from coderv2_local.hooks import Tap, close_taps
 from coderv2_local.inspection import load_notices
 from coderv2_local.larger_than_memory.expert_prefetch import larger_than_memory
 from coderv2_local.larger_than_memory.residency import NO_EXPERTS, UNSUPPORTED
@@ -69,7 +69,11 @@ class LocalBackend:
         taps: list[Tap] = [*install_taps(header.metadata)] if exact_routing else []
         self.streaming = larger_than_memory(path, header, options.expert_memory) if options.stream_experts else []
         taps += self.streaming
-        self.engine: TokenEngine = make_engine(path, options, taps=taps, header=header)
+        try:
+            self.engine: TokenEngine = make_engine(path, options, taps=taps, header=header)
+        except BaseException:
+            close_taps(taps)
+            raise
         self.name = name or path.name
         self._states, self._kept = states, kept
         self.vocabulary = self.engine.vocabulary
