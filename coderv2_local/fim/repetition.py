@@ -29,7 +29,12 @@ def repeated_lines(lines: Sequence[str]) -> int:
     """How many of the last lines only repeat those before them; 0 where that may be right."""
     if len(lines) < BLOCK_TIMES or (not lines[-1] and not lines[-2]):
         return 0  # blank lines are trimmed anyway
-    for n in range(1, min(LONGEST_BLOCK, len(lines) // BLOCK_TIMES) + 1):
+    most = min(LONGEST_BLOCK, len(lines) // BLOCK_TIMES)
+    if lines[-most:].count(lines[-1]) == most:
+        most = 1  # lines that are all the same are no longer block
+    for n in range(1, most + 1):
+        if lines[-1 - n] != lines[-1]:
+            continue
         block = lines[-n:]
         if lines[-2 * n : -n] != block or (n > 1 and block.count(block[0]) == n):
             continue
