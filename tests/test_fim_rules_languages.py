@@ -5,8 +5,9 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from coderv2_local.fim import brackets
-from coderv2_local.fim.brackets import MOST_MARKS, REGEX, Brackets, before_hole, duty
+from coderv2_local.fim.brackets import REGEX, Brackets
 from coderv2_local.fim.comments import MARKS, mark_of, path_comment
+from coderv2_local.fim.duty import MOST_MARKS, before_hole, duty
 from coderv2_local.fim.fill import by_the_rules
 from coderv2_local.fim.hole import NEAR, Hole
 from coderv2_local.fim.stops import end_of

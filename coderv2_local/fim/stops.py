@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from coderv2_local.fim.brackets import CLOSES, before_hole, duty
+from coderv2_local.fim.brackets import CLOSES
+from coderv2_local.fim.duty import before_hole, duty
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.repetition import LONGEST_LOOK, repeated_lines, repeated_piece
 from coderv2_local.fim.syntax import PROSE, UNKNOWN

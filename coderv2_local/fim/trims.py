@@ -6,7 +6,8 @@ The text before and after the hole is never changed.
 import re
 from collections.abc import Callable
 
-from coderv2_local.fim.brackets import CLOSES, Brackets, before_hole, duty
+from coderv2_local.fim.brackets import CLOSES, Brackets
+from coderv2_local.fim.duty import before_hole, duty
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.syntax import PLAIN, PROSE, syntax_of
 
