@@ -44,16 +44,21 @@ def infill_backend(
 
     chosen = find_model(model, role="fim")
     refuse_on_server(chosen, given)
-    if chosen.path:
-        # before a large file is loaded
-        judge(chosen.name, read_header(chosen.path).metadata, notify, force=force)
+    header = read_header(chosen.path) if chosen.path else None
+    if header:  # before a large file is loaded
+        judge(chosen.name, header.metadata, notify, force=force)
     running = None
     if server:
         typed = LoadWishes(
             n_ctx=load.n_ctx if "--ctx" in given else None, n_threads=load.n_threads if "--threads" in given else None
         )
         running = open_running(
-            chosen, typed, least_ctx=load.n_ctx or 0, exact_routing=exact_routing, seconds=server_seconds
+            chosen,
+            typed,
+            least_ctx=load.n_ctx or 0,
+            exact_routing=exact_routing,
+            header=header,
+            seconds=server_seconds,
         )
     backend = running or open_model(chosen, load, exact_routing=exact_routing)
     try:

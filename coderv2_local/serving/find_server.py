@@ -10,7 +10,7 @@ from coderv2_local.models import Model
 from coderv2_local.placement.load_wishes import NO_WISHES, LoadWishes
 from coderv2_local.serving.server_file import ServerFile, running_servers
 from coderv2_local.states.fingerprint import model_fingerprint
-from converters.gguf_header import read_header
+from converters.gguf_header import GgufHeader, read_header
 from quant.errors import CoderError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def open_running(
     *,
     least_ctx: int = 0,
     exact_routing: bool = True,
+    header: GgufHeader | None = None,
     seconds: float | None = None,
 ) -> "ServedBackend | None":
     """A running server of the same model as a backend; None where there is none, or it does not answer.
@@ -47,12 +48,12 @@ def open_running(
     The key of a server that wants one is expected in `CODER_SERVE_KEY`.
 
     Args:
-        typed, least_ctx, exact_routing: as :func:`find_server` has them.
+        typed, least_ctx, exact_routing, header: as :func:`find_server` has them.
         seconds: that its first answers may take, together; None for the usual limits.
     """
     if model.path is None:
         return None
-    server = find_server(model.path, typed, least_ctx=least_ctx, exact_routing=exact_routing)
+    server = find_server(model.path, typed, least_ctx=least_ctx, exact_routing=exact_routing, header=header)
     if server is None or (server.needs_key and not os.environ.get(KEY_VARIABLE)):
         return None
     from coderv2_local.remote.address import parse_address
@@ -69,7 +70,12 @@ def open_running(
 
 
 def find_server(
-    model: Path, typed: LoadWishes = NO_WISHES, *, least_ctx: int = 0, exact_routing: bool = True
+    model: Path,
+    typed: LoadWishes = NO_WISHES,
+    *,
+    least_ctx: int = 0,
+    exact_routing: bool = True,
+    header: GgufHeader | None = None,
 ) -> ServerFile | None:
     """A server of the same model, by the same version of this program; None where none will do.
 
@@ -79,6 +85,7 @@ def find_server(
         typed: on the command line: a number of threads means a load of one's own, a context one of exactly that size.
         least_ctx: tokens of context that it must have.
         exact_routing: as it must choose experts.
+        header: of the model's file, where it has been read already.
     """
     if typed.n_threads is not None:
         return None
@@ -93,7 +100,7 @@ def find_server(
     if not servers:  # no need to look at the file
         return None
     try:
-        fingerprint = model_fingerprint(read_header(model))
+        fingerprint = model_fingerprint(header or read_header(model))
     except CoderError:
         return None
     return next((server for server in servers if server.fingerprint == fingerprint), None)
