@@ -1,4 +1,4 @@
-"""What `coder fim` prints and writes of an answer that a test decides: bytes, remarks, and what stands there already."""
+"""What `coder fim` prints and writes of an answer that a test decides: bytes, remarks, what stands there already."""
 
 import json
 import os
