@@ -47,7 +47,9 @@ def fim_training(name: str, metadata: Mapping[str, Any] | None = None) -> FimTra
         if known := _known(text, name):
             return known
     if any(map(FAMILY.search, texts)):
-        return FimTraining(notice=f"{name} names no size: Lite-Base was trained to fill in the middle, the 236B was not")
+        return FimTraining(
+            notice=f"{name} names no size: Lite-Base was trained to fill in the middle, the 236B was not"
+        )
     return FimTraining(notice=f"{name}: nothing is known of its training for infill")
 
 
