@@ -12,6 +12,7 @@ import pytest
 from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
+from quant.cores import usable_cores
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +20,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background by a shell: the programs under test would inherit that Ctrl-C means nothing
     signal.signal(signal.SIGINT, signal.default_int_handler)
 Coder = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for another process, or for a time to be over."""
+    return usable_cores() + 1
 
 
 @pytest.fixture(scope="session")

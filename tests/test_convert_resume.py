@@ -18,7 +18,6 @@ from converters.job import Options, plan_source
 from quant.errors import CoderError, InputError
 
 ROOT = Path(__file__).parent.parent
-KILLS = 20
 WORKER = """
 import sys
 from pathlib import Path
@@ -58,15 +57,17 @@ def run_to_end(source: Path, destination: Path, split: int) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("split", [0, 3_000_000])
-def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(source: Path, tmp_path: Path, split: int) -> None:
+@pytest.mark.parametrize(("split", "kills"), [(0, 10), (3_000_000, 6)])
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(
+    source: Path, tmp_path: Path, split: int, kills: int
+) -> None:
     (tmp_path / "whole").mkdir()
     took = run_to_end(source, tmp_path / "whole" / "x.gguf", split)
     expected = sha(tmp_path / "whole")
     assert len(expected) == 1 if split == 0 else len(expected) > 2
     rng = random.Random(3)
     resumed = 0
-    for n in range(KILLS // 2):
+    for n in range(kills):
         folder = tmp_path / str(n)
         folder.mkdir()
         process = start(source, folder / "x.gguf", split)
@@ -80,7 +81,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(source: Pa
         resumed += "resumed" in last.communicate(timeout=60)[0]
         assert last.returncode == 0
         assert sha(folder) == expected
-    assert resumed >= KILLS // 5  # most of the kills hit while there was something to go on from
+    assert resumed >= 2 * kills // 5  # most of the kills hit while there was something to go on from
 
 
 class FullDisk:

@@ -49,7 +49,7 @@ def fim(tmp_path):
 def test_a_buffer_is_read_as_its_file_is(fim, source, data):
     source.write_bytes(data)
     figures = ("text", "range", "prompt_tokens")
-    for place in ("a.py:1:1", "a.py:1:15", "a.py:3"):
+    for place in ("a.py:1:15", "a.py:3"):
         file, buffer, plain = (
             json.loads(fim(place, "--json", *options, stdin=stdin).stdout)
             for options, stdin in (([], b""), (["--stdin"], data), (["--stdin"], SOURCE.encode()))

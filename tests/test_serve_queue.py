@@ -84,8 +84,8 @@ def test_a_short_infill_is_not_interrupted_by_another(served: Served):
 def test_long_texts_that_are_read_hold_no_infill_up(served: Served):
     """As many as there are threads for them, and more."""
     body = {**HOLE, "input_extra": [{"text": "x = 1", "filename": "a.py"}]}
-    with ThreadPoolExecutor(12) as pool:
-        reading = [pool.submit(served.post, "/tokenize", {"content": " " * 2_000_000}) for _ in range(12)]
+    with ThreadPoolExecutor(8) as pool:
+        reading = [pool.submit(served.post, "/tokenize", {"content": " " * 1_000_000}) for _ in range(8)]
         while not any(answer.done() for answer in reading):  # they have arrived
             time.sleep(0.01)
         assert served.post("/infill", body)[0] == 200

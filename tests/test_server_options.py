@@ -33,14 +33,13 @@ def test_all_of_them_are_named_and_a_server_in_the_settings_is_one_too(coder, tm
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_settings_about_files_do_not_keep_a_server_from_answering(coder, command):
-    for key, value in (("load.threads", 2), ("fim.context", 512), ("chat.context", 512)):
-        assert coder("config", key, value).returncode == 0
-    for options in ([], ["--ctx", "0"]):  # 0 wants nothing of it
-        result = coder(*COMMANDS[command], "-m", NOBODY, *options)
-        assert result.returncode == 1
-        assert "127.0.0.1:9" in result.stderr
-        assert "is on a server" not in result.stderr
+def test_settings_about_files_do_not_keep_a_server_from_answering(coder, tmp_path, command):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text("[load]\nthreads = 2\n[fim]\ncontext = 512\n[chat]\ncontext = 512\n")
+    result = coder(*COMMANDS[command], "-m", NOBODY, "--ctx", "0")  # which wants nothing of it
+    assert result.returncode == 1
+    assert "127.0.0.1:9" in result.stderr
+    assert "is on a server" not in result.stderr
 
 
 def test_zero_on_the_command_line_goes_before_the_setting(coder):
