@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli.options import refuse_on_server
@@ -42,6 +43,7 @@ def infill_backend(
     from coderv2_local.serving.find_server import open_running
     from converters.gguf_header import read_header
 
+    load = replace(load, infill=True)
     chosen = find_model(model, role="fim")
     refuse_on_server(chosen, given)
     header = read_header(chosen.path) if chosen.path else None

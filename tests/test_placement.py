@@ -18,10 +18,11 @@ from coderv2_local.placement.layout import GPU_RESERVE, gpu_budget, lay_out
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.placement.machine import Gpu, Machine
-from coderv2_local.placement.memory_classes import ModelMemory
+from coderv2_local.placement.memory_classes import ModelMemory, memory_of_file
 from coderv2_local.placement.place import Placement, PlacementError, load_options_for, place
 from coderv2_local.placement.tensor_overrides import expert_pattern
 from coderv2_local.registry import known_model, known_models
+from converters.gguf_header import read_header
 from quant.errors import InputError
 
 # --- decisions -----------------------------------------------------------------------------------------------------
@@ -127,6 +128,23 @@ def test_memory_that_gpus_share_counts_once():
 
 
 # --- wishes --------------------------------------------------------------------------------------------------------
+
+
+def test_flash_attention_is_off_only_for_infilling_where_it_is_slow():
+    def placed(memory, features, vram=0, **wishes):
+        on = dataclasses.replace(machine(16, vram), features=features)
+        return place(memory, on, LoadWishes(**{"infill": True, **wishes}))
+
+    tiny = memory_of_file(read_header(TINY))
+    assert (tiny.key_width, model("lite").key_width, model("lite", mla=False).key_width) == (160, 576, 192)
+    slow = placed(tiny, ("avx2", "avx512"))
+    assert not slow.options.flash_attention
+    assert any("off, with AVX-512 it is slow" in reason for reason in slow.reasons)
+    assert placed(tiny, ("avx512",), infill=False).options.flash_attention
+    assert placed(tiny, ("avx2",)).options.flash_attention
+    assert placed(tiny, ("avx512",), vram=8).options.flash_attention
+    assert placed(tiny, ("avx512",), flash_attention=True).options.flash_attention
+    assert placed(model("lite"), ("avx512",)).options.flash_attention
 
 
 def test_flash_attention_off_as_asked_for_is_among_the_reasons():

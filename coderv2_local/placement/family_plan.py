@@ -159,7 +159,7 @@ def plan_row(
         refusal = e.message
     context = placement.options.n_ctx if placement else n_ctx or min(CONTEXTS[0], memory.config.max_context)
     n_ubatch = placement.options.n_ubatch if placement else None
-    flash_attention = placement.options.flash_attention if placement else wishes.flash_attention
+    flash_attention = placement.options.flash_attention if placement else wishes.flash_attention is not False
     classes: dict[str, int] = {kind: memory.nbytes(kind) for kind in WEIGHTS}
     classes["kv"] = memory.kv_bytes(context)
     classes["compute"] = memory.compute_bytes(context, n_ubatch or DEFAULT_BATCH, flash_attention=flash_attention)

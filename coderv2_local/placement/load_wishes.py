@@ -10,6 +10,9 @@ class LoadWishes:
     """What the user has decided, each as in :class:`coderv2_local.placement.load_options.LoadOptions`.
 
     None leaves the decision to :func:`coderv2_local.placement.place.place`.
+
+    Attributes:
+        infill: what is asked of the model are long prompts and short answers.
     """
 
     n_ctx: int | None = None
@@ -22,7 +25,8 @@ class LoadWishes:
     stream_experts: bool | None = None
     expert_memory: int | None = None
     kv_type: KvType = "f16"
-    flash_attention: bool = True
+    flash_attention: bool | None = None
+    infill: bool = False
 
 
 NO_WISHES = LoadWishes()

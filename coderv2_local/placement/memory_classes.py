@@ -73,10 +73,16 @@ class ModelMemory:
         """The layers that have routed experts."""
         return range(self.config.n_dense_layers, self.config.n_layers)
 
+    @property
+    def key_width(self) -> int:
+        """Numbers in a key of the KV cache: with MLA one latent vector with its rotary part, for all heads."""
+        c = self.config
+        return c.kv_lora_rank + c.qk_rope_head_dim if self.mla else c.qk_head_dim
+
     def kv_bytes(self, n_ctx: int, kv_type: KvType = "f16", n_layers: int | None = None) -> int:
         """Bytes of the KV cache for `n_ctx` tokens, in all layers or in `n_layers` of them."""
         c = self.config
-        width = c.kv_lora_rank + c.qk_rope_head_dim if self.mla else c.n_heads * (c.qk_head_dim + c.v_head_dim)
+        width = self.key_width if self.mla else c.n_heads * (c.qk_head_dim + c.v_head_dim)
         return padded(n_ctx) * width * KV_BYTES[kv_type] * (c.n_layers if n_layers is None else n_layers)
 
     def compute_bytes(self, n_ctx: int, n_ubatch: int, *, flash_attention: bool = True) -> int:

@@ -20,7 +20,7 @@ def reasons(
         _repacking(wishes, options, layout),
         _threads(model, wishes, options),
         _batch(model, wishes, options),
-        *_attention(options),
+        *_attention(model, wishes, options),
     )
 
 
@@ -98,8 +98,12 @@ def _batch(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> str:
     return f"batch: {size} tokens, {gb(buffers)} of buffers; {why}"
 
 
-def _attention(options: LoadOptions) -> Iterator[str]:
-    if not options.flash_attention:
+def _attention(model: ModelMemory, wishes: LoadWishes, options: LoadOptions) -> Iterator[str]:
+    if options.flash_attention:
+        return
+    if wishes.flash_attention is None:
+        yield f"flash attention: off, with AVX-512 it is slow for prompts where keys have {model.key_width} numbers"
+    else:
         yield "flash attention: off, as asked for: short prompts sooner, answers slower, larger buffers"
 
 

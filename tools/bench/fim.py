@@ -31,7 +31,7 @@ from coderv2_local.fim.trims import trimmed
 from coderv2_local.fim.window import Budgets, counter, prefix_start
 from coderv2_local.local_backend import LocalBackend
 from coderv2_local.models import find_model
-from coderv2_local.placement.load_options import LoadOptions
+from coderv2_local.placement.load_wishes import LoadWishes
 from coderv2_local.states.prefix_states import PrefixStates
 from coderv2_local.vocabulary import FimIds
 
@@ -65,7 +65,7 @@ def moving(backend: LocalBackend, text: str, moves: int, budgets: Budgets, start
     )
 
 
-def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, start: int) -> None:
+def restarting(path: Path, load: LoadWishes, text: str, budgets: Budgets, start: int) -> None:
     """The state goes to disk and comes back into a fresh context, as between two calls of the command."""
     options = FillOptions(max_tokens=4, budgets=budgets)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def restarting(path: Path, load: LoadOptions, text: str, budgets: Budgets, start
     print(f"  time to first token, warm / cold: {first:.3f}, and to restore the state {restore:.3f}", flush=True)
 
 
-def opened(path: Path, load: LoadOptions, states: PrefixStates | None = None) -> LocalBackend:
+def opened(path: Path, load: LoadWishes, states: PrefixStates | None = None) -> LocalBackend:
     """The model. A synthetic one may have no FIM ids: its weights are random, so other ids cost the same."""
     backend = LocalBackend(path, load, states=states)
     if str(backend.engine.header.metadata.get("general.name")).startswith("synthetic"):
@@ -165,7 +165,7 @@ def main() -> None:
     model = find_model(args.model)
     sources = [args.source] if args.source else sorted((HERE.parents[2] / "coderv2_local" / "fim").glob("*.py"))
     text = "".join(read_source(path).text for path in sources)
-    load = LoadOptions(n_ctx=0 if model.is_toy else 2048)
+    load = LoadWishes(n_ctx=None if model.is_toy else 2048, infill=True)  # as `coder fim` loads it
     with opened(model.path, load) as backend:
         prompt = args.prompt or min(backend.n_ctx * 3 // 4, 1536)
         start = int(prompt * args.start)
