@@ -19,9 +19,11 @@ from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.prompt.layout import Message
 from coderv2_local.sampling.sampler import SamplingOptions
+from coderv2_local.states import state_file
 from coderv2_local.states.fingerprint import model_fingerprint
 from coderv2_local.states.prefix_states import PrefixStates, StateError, state_owner
 from converters.gguf_header import read_header
+from quant.errors import InputError
 from tests.conftest import ROOT
 
 TINY = find_model("tiny").path
@@ -210,6 +212,17 @@ def test_a_state_longer_than_the_context_is_ignored(engine, states, ids):
     states.save(engine, "a")
     with make_engine(n_ctx=128) as small:
         assert_ignored(states, small, "longer")
+
+
+def test_a_state_that_comes_back_as_it_is_read_was_not_there(engine, states, ids, monkeypatch):
+    engine.evaluate(ids)
+    states.save(engine, "a")
+
+    def missing(path):
+        raise InputError(f"{path} does not exist")
+
+    monkeypatch.setattr(state_file, "check_regular", missing)
+    assert states.restore(engine, "a") is None
 
 
 def test_what_is_no_file_is_ignored(engine, states, ids):

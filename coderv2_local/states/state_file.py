@@ -93,7 +93,7 @@ def read_state(path: Path, belongs_to: Mapping[str, Any], max_tokens: int) -> St
     except FileNotFoundError:
         raise
     except InputError as error:
-        if not path.exists():
+        if path.is_file() or not path.exists():  # another process may put it back just now
             raise FileNotFoundError(path) from None
         raise UnusableState(str(error)) from None
     except (OSError, MemoryError) as error:
