@@ -131,7 +131,7 @@ def load(
     from coderv2_local.serving.file_limit import connections_here
     from coderv2_local.serving.guard import LOOPBACK_NAMES
     from coderv2_local.serving.state import Limits, Serving
-    from coderv2_local.states.fingerprint import model_fingerprint
+    from coderv2_local.states.prefix_states import loaded_fingerprint
 
     assert chosen.path is not None
     wishes = load_wishes(preferences.read(), n_ctx=context, n_threads=threads)
@@ -139,7 +139,7 @@ def load(
     return Serving(
         backend,
         instance=secrets.token_hex(8),
-        fingerprint=model_fingerprint(backend.engine.header),
+        fingerprint=loaded_fingerprint(backend.engine),
         temperature=chosen.temperature,
         repeat_penalty=chosen.repeat_penalty,
         key=key,

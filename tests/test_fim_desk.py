@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from fim_source import SOURCE, source
 from rich.console import Console
 
 from cli.fim_desk import Desk
@@ -11,15 +12,7 @@ from cli.fim_wishes import FimWishes
 from coderv2_local.fim.hole import Hole
 from coderv2_local.preferences import Preferences
 
-SOURCE = 'def add(a, b):\n    """Return the sum of a and b."""\n\n\ndef other(a):\n    return a\n'
-
-
-@pytest.fixture
-def source(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODER_HOME", str(tmp_path / "home"))
-    path = tmp_path / "a.py"
-    path.write_text(SOURCE)
-    return path
+__all__ = ["source"]
 
 
 @pytest.fixture

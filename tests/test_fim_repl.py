@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT
+from fim_source import SOURCE, source
 from rich.console import Console
 from synthetic_models import LITE, small_model
 
@@ -19,16 +20,8 @@ from coderv2_local.preferences import Preferences
 if os.name != "nt":
     from terminal import Terminal
 
-SOURCE = 'def add(a, b):\n    """Return the sum of a and b."""\n\n\ndef other(a):\n    return a\n'
+__all__ = ["source"]
 READY = r"\x1b\[\?2004h"  # the prompt turns on bracketed paste when it takes keys
-
-
-@pytest.fixture
-def source(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODER_HOME", str(tmp_path / "home"))
-    path = tmp_path / "a.py"
-    path.write_text(SOURCE)
-    return path
 
 
 @pytest.fixture(scope="module")

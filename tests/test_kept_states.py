@@ -1,38 +1,14 @@
 """Evaluated states kept in memory: the longest match is taken, and the least recently used gives way."""
 
 import numpy as np
-import pytest
+from tiny_engine import TINY, engine, evaluated, ids
 
-from coderv2_local.engine import Engine
 from coderv2_local.local_backend import LocalBackend
-from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.sampling.sampler import SamplingOptions
 from coderv2_local.states.kept_states import KeptStates
 
-TINY = find_model("tiny").path
-
-
-def make_engine(path=TINY, **options):
-    return Engine(path, LoadOptions(**{"n_ctx": 512, "n_threads": 1, **options}))
-
-
-@pytest.fixture(scope="module")
-def engine():
-    with make_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def ids(engine):
-    return [engine.vocabulary.bos, *engine.vocabulary.encode("def add(a, b):\n    return a + b\n" * 12)]
-
-
-def evaluated(engine, ids):
-    """How many tokens are evaluated for `ids`, and the logits."""
-    steps = [0]
-    logits = engine.evaluate(ids, on_progress=lambda done, of: steps.append(done))
-    return steps[-1], logits
+__all__ = ["engine", "ids"]
 
 
 def test_going_back_to_another_conversation_evaluates_only_what_is_new(engine, ids):

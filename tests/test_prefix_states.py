@@ -12,10 +12,9 @@ import time
 import numpy as np
 import pytest
 from named_models import named
+from tiny_engine import TINY, engine, evaluated, ids, make_engine
 
-from coderv2_local.engine import Engine
 from coderv2_local.local_backend import LocalBackend
-from coderv2_local.models import find_model
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.prompt.layout import Message
 from coderv2_local.sampling.sampler import SamplingOptions
@@ -26,34 +25,12 @@ from converters.gguf_header import read_header
 from quant.errors import InputError
 from tests.conftest import ROOT
 
-TINY = find_model("tiny").path
-
-
-def make_engine(path=TINY, **options):
-    return Engine(path, LoadOptions(**{"n_ctx": 512, "n_threads": 1, **options}))
-
-
-@pytest.fixture(scope="module")
-def engine():
-    with make_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def ids(engine):
-    return [engine.vocabulary.bos, *engine.vocabulary.encode("def add(a, b):\n    return a + b\n" * 12)]
+__all__ = ["engine", "ids"]
 
 
 @pytest.fixture
 def states(tmp_path):
     return PrefixStates(tmp_path / "states")
-
-
-def evaluated(engine, ids):
-    """How many tokens are evaluated for `ids`, and the logits."""
-    steps = [0]
-    logits = engine.evaluate(ids, on_progress=lambda done, of: steps.append(done))
-    return steps[-1], logits
 
 
 def only_file(states):

@@ -116,16 +116,25 @@ class PrefixStates:
             total -= bytes_
 
 
+def loaded_fingerprint(engine: TokenEngine) -> str:
+    """The :func:`model_fingerprint` of the file that `engine` has loaded, which is looked at once for each engine.
+
+    Raises:
+        InputError: it cannot be read any more.
+    """
+    if engine not in _FINGERPRINTS:
+        _FINGERPRINTS[engine] = model_fingerprint(engine.header)
+    return _FINGERPRINTS[engine]
+
+
 def state_owner(engine: TokenEngine) -> Mapping[str, Any]:
     """What a state belongs to: with any of it different, its numbers would be others, or mean something else.
 
     Raises:
-        InputError: the model's file cannot be read any more. It is looked at once for each engine.
+        InputError: as :func:`loaded_fingerprint`.
     """
-    if engine not in _FINGERPRINTS:
-        _FINGERPRINTS[engine] = model_fingerprint(engine.header)
     return {
-        "model": _FINGERPRINTS[engine],
+        "model": loaded_fingerprint(engine),
         "KV cache type": engine.options.kv_type,
         "flash attention setting": engine.options.flash_attention,
         "routing": any(isinstance(tap, ExactRouting) for tap in engine.taps),
