@@ -76,9 +76,8 @@ def _closes_too_much(without: str, rest: str, hole: Hole) -> bool:
     text = without + rest
     is_comment = before.is_within_comment
     is_paired = all(bracket in before.syntax.brackets for bracket in rest)
-    if (
-        asked is None or is_comment or not is_paired
-    ):  # brackets elsewhere say nothing: the hole's own line has to decide
+    if asked is None or is_comment or not is_paired:
+        # brackets elsewhere say nothing: the hole's own line has to decide
         line = Brackets(PLAIN if is_comment or not is_paired else before.syntax)
         line.read(hole.line_before + text + rest)
         return bool(line.unmatched)

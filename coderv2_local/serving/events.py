@@ -18,8 +18,6 @@ QUIET_SECONDS = 10.0
 """After so long without an event, a comment keeps the connection alive."""
 UNWATCHED_SECONDS = 0.05
 """Before a client is looked after that may go away."""
-STUCK_SECONDS = 120.0
-"""A client that reads nothing for so long is taken for gone."""
 log = logging.getLogger("coder.serve")
 DONE = b"data: [DONE]\n\n"
 HEAD: Message = {
@@ -88,22 +86,15 @@ class EventStream(Response):
     def __init__(self, job: Job, events: AsyncIterator[bytes]) -> None:
         self.status_code, self.background = 200, None
         self._job, self._events = job, events
-        self._begun = self._is_stuck = False
-        self._sending_since = 0.0
+        self._begun = self._is_sending = False
         self._last = time.monotonic()
-        self._comment: asyncio.Task[bytes] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with Watched(self._job, receive):
-            keeper = asyncio.create_task(self._keep_alive(send, asyncio.current_task()))
+            keeper = asyncio.create_task(self._keep_alive(send))
             try:
                 await self._send_all(send)
-            except asyncio.CancelledError:
-                if not self._is_stuck:
-                    raise
             finally:
-                if self._comment:
-                    self._comment.cancel()  # before it begins, should it be about to: nothing follows the end
                 keeper.cancel()
                 with suppress(asyncio.CancelledError):
                     await keeper
@@ -129,25 +120,20 @@ class EventStream(Response):
 
     async def _send(self, send: Send, data: bytes) -> bytes:
         """Send, and return what is left to send: nothing."""
-        self._sending_since = self._last = time.monotonic()
+        self._is_sending = True  # until the client has read enough of what came before
+        self._last = time.monotonic()
         if not self._begun:
             self._begun = True
             await send(HEAD)
         await send({"type": "http.response.body", "body": data, "more_body": True})
-        self._sending_since = 0.0
+        self._is_sending = False
         return b""
 
-    async def _keep_alive(self, send: Send, sender: "asyncio.Task[None] | None") -> None:
-        while not self._is_stuck:
+    async def _keep_alive(self, send: Send) -> None:
+        while True:
             await asyncio.sleep(QUIET_SECONDS)
-            now = time.monotonic()
-            if self._sending_since:
-                if now - self._sending_since > STUCK_SECONDS and sender:
-                    self._is_stuck = True
-                    sender.cancel()  # the connection is closed with the response unfinished
-            elif now - self._last > QUIET_SECONDS and (self._comment is None or self._comment.done()):
-                # on its own: it may wait for the client, too, and the time has to be looked at meanwhile
-                self._comment = asyncio.create_task(self._send(send, b": waiting\n\n"))
+            if not self._is_sending and time.monotonic() - self._last > QUIET_SECONDS:
+                await self._send(send, b": waiting\n\n")
 
 
 def _nothing() -> Awaitable[Message]:
