@@ -1,7 +1,7 @@
 """`coder fim` measured: what a second suggestion costs, what the rules cost, and a thousand suggestions in a row.
 
-    python tools/bench/fim.py [MODEL.gguf] [--source FILE] [--moves 4] [--suggestions 1000] [--suffix-share 0.05]
-        [--start 0.5] [--prompt N]
+    python tools/bench/fim.py [MODEL.gguf] [--source FILE] [--moves 4] [--suggestions 1000] [--tokens 16]
+        [--suffix-share 0.05] [--start 0.5] [--prompt N]
 
 Each figure is a ratio or a count of one run:
 
@@ -41,6 +41,7 @@ from coderv2_local.vocabulary import FimIds
 
 HERE = Path(__file__)
 ALLOWED = 64  # tokens beyond the suffix
+USUAL = 3  # characters of code in a token
 
 
 def line_ends(text: str) -> list[int]:
@@ -109,9 +110,8 @@ def memory() -> int:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon"))
 
 
-def many(backend: LocalBackend, text: str, number: int) -> None:
+def many(backend: LocalBackend, text: str, number: int, options: FillOptions) -> None:
     """Consecutive suggestions at places all over a file."""
-    options = FillOptions(max_tokens=16)
     ends = line_ends(text)
     used, rules, computing = [], [], []
     for n in range(number):
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="a long source file; several files of this program by default")
     parser.add_argument("--moves", type=int, default=4)
     parser.add_argument("--suggestions", type=int, default=1000)
+    parser.add_argument("--tokens", type=int, default=16, help="of each of these suggestions, at most")
     parser.add_argument("--suffix-share", type=float, default=0.05)
     parser.add_argument("--start", type=float, default=0.5, help="how full the prefix window is at first")
     parser.add_argument("--prompt", type=int, help="tokens; by default what the model's context allows, up to 1536")
@@ -176,6 +177,9 @@ def main() -> None:
     load = LoadWishes(n_ctx=None if model.is_toy else 2048, infill=True)  # as `coder fim` loads it
     with opened(model.path, load) as backend:
         prompt = args.prompt or min(backend.n_ctx * 3 // 4, 1536)
+        if backend.count(text) > len(text) // 2:
+            # A synthetic vocabulary has a token for each character. A line is to have as many as it usually has.
+            text = "\n".join(line[: -(-len(line) // USUAL)] for line in text.split("\n"))
         start = int(prompt * args.start)
         budgets = Budgets(prefix=prompt, suffix=int(start * args.suffix_share))
         print(
@@ -185,7 +189,7 @@ def main() -> None:
         moving(backend, text, args.moves, budgets, start)
         same_window(backend, text, budgets)
         if args.suggestions:
-            many(backend, text, args.suggestions)
+            many(backend, text, args.suggestions, FillOptions(max_tokens=args.tokens, budgets=budgets))
     restarting(model.path, load, text, budgets, start)
     rules()
 
