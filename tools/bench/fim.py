@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import coderv2_local.fim.fill
+from coderv2_local.fim.duty import before_hole, duty
 from coderv2_local.fim.fill import Filling, FillOptions, fill
 from coderv2_local.fim.hole import Hole
 from coderv2_local.fim.source import read_source
@@ -117,6 +118,8 @@ def many(backend: LocalBackend, text: str, number: int, options: FillOptions) ->
     for n in range(number):
         around = hole(text, max(ends[(n * 7919) % len(ends)] - n % 3, 0))
         rules.append(1e3 * fill(around, backend, None, options).rule_seconds)
+        before_hole.cache_clear()
+        duty.cache_clear()
         with patch.object(coderv2_local.fim.fill, "time", SimpleNamespace(perf_counter=time.thread_time)):
             computing.append(1e3 * fill(around, backend, None, options).rule_seconds)
         used.append(memory())
