@@ -57,7 +57,7 @@ def run_to_end(source: Path, destination: Path, split: int) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize(("split", "kills"), [(0, 8), (3_000_000, 5)])
+@pytest.mark.parametrize(("split", "kills"), [(0, 6), (3_000_000, 4)])
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(
     source: Path, tmp_path: Path, split: int, kills: int
 ) -> None:

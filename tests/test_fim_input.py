@@ -3,8 +3,8 @@
 import json
 import os
 import subprocess
-import sys
 
+import forked_coder
 import pytest
 from conftest import ROOT, assert_refused
 
@@ -25,7 +25,7 @@ def fim(tmp_path):
     def run(*arguments, stdin=b""):
         environment = dict(os.environ, CODER_HOME=str(tmp_path / "home"), NO_COLOR="1", PYTHONPATH=str(ROOT))
         done = subprocess.run(
-            [sys.executable, "-m", "cli", "fim", *arguments],
+            [*forked_coder.command(), "fim", *arguments],
             input=stdin,
             capture_output=True,
             timeout=120,

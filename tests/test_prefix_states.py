@@ -18,11 +18,9 @@ from coderv2_local.local_backend import LocalBackend
 from coderv2_local.placement.load_options import LoadOptions
 from coderv2_local.prompt.layout import Message
 from coderv2_local.sampling.sampler import SamplingOptions
-from coderv2_local.states import state_file
 from coderv2_local.states.fingerprint import model_fingerprint
 from coderv2_local.states.prefix_states import PrefixStates, StateError, state_owner
 from converters.gguf_header import read_header
-from quant.errors import InputError
 from tests.conftest import ROOT
 
 __all__ = ["engine", "ids"]
@@ -191,17 +189,6 @@ def test_a_state_longer_than_the_context_is_ignored(engine, states, ids):
         assert_ignored(states, small, "longer")
 
 
-def test_a_state_that_comes_back_as_it_is_read_was_not_there(engine, states, ids, monkeypatch):
-    engine.evaluate(ids)
-    states.save(engine, "a")
-
-    def missing(path):
-        raise InputError(f"{path} does not exist")
-
-    monkeypatch.setattr(state_file, "check_regular", missing)
-    assert states.restore(engine, "a") is None
-
-
 def test_what_is_no_file_is_ignored(engine, states, ids):
     engine.evaluate(ids)
     states.save(engine, "a")
@@ -212,7 +199,7 @@ def test_what_is_no_file_is_ignored(engine, states, ids):
     if hasattr(os, "mkfifo"):
         path.rmdir()
         os.mkfifo(path)
-        assert_ignored(states, engine, "the saved state is")
+        assert_ignored(states, engine, "the saved state is not a file")
 
 
 def test_the_least_recently_used_gives_way(engine, states, ids):
@@ -283,7 +270,7 @@ with Engine(find_model("tiny").path, LoadOptions(n_ctx=512, n_threads=1)) as eng
         states.save(engine, f"name {i % 4}")
         notices.append(states.restore(engine, f"name {(i + 1) % 4}"))
         assert set(engine.tokens[1:]) in ({100}, {101}), engine.tokens
-    assert notices == [None] * 60, notices
+    assert set(notices) == {None}, set(notices)
 """
 
 

@@ -7,6 +7,7 @@ all that. Numbers are little-endian. llama.cpp believes the bytes it is given: n
 import hashlib
 import json
 import os
+import stat
 import struct
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-
-from converters.json_file import check_regular
-from quant.errors import InputError
 
 MAGIC = b"CODERKV1"  # with the version of this layout
 MAX_DESCRIPTION = 1 << 16
@@ -87,17 +85,19 @@ def read_state(path: Path, belongs_to: Mapping[str, Any], max_tokens: int) -> St
         UnusableState: damaged, of another model or other settings, or too long.
     """
     try:
-        check_regular(path)
-        with open(path, "rb") as file:
+        # looked at once it is open: meanwhile another process may remove the file, or put one there
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UnusableState("not a file")
             return _read(file, belongs_to, max_tokens)
     except FileNotFoundError:
         raise
-    except InputError as error:
-        if path.is_file() or not path.exists():  # another process may put it back just now
-            raise FileNotFoundError(path) from None
-        raise UnusableState(str(error)) from None
     except (OSError, MemoryError) as error:
         raise UnusableState(f"unreadable ({getattr(error, 'strerror', None) or 'no memory for it'})") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
 
 
 def _head(state: State, belongs_to: Mapping[str, Any]) -> bytes:
