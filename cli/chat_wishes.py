@@ -45,6 +45,15 @@ class Wishes:
         """The model that a name means. Raises InputError."""
         return find_model(name, self.settings)
 
+    def loading(self) -> Sequence[str]:
+        """The options that were typed and decide how a model is loaded here: they mean nothing on a server."""
+        return loading_options(
+            n_ctx=self.context,
+            threads=self.threads,
+            stock_routing=not self.exact_routing,
+            no_server=not self.server,
+        )
+
     def load(self, model: Model) -> Backend:
         """The model, ready to answer: on a server that runs it already, or loaded. Raises CoderError."""
         n_ctx = self.settings.get("chat.context", 0) if self.context is None else self.context
@@ -72,13 +81,7 @@ class Wishes:
 
     def conversation(self, model: Model) -> Conversation:
         """A conversation with a model, the first one. Raises CoderError."""
-        given = loading_options(
-            n_ctx=self.context,
-            threads=self.threads,
-            stock_routing=not self.exact_routing,
-            no_server=not self.server,
-        )
-        refuse_on_server(model, given)
+        refuse_on_server(model, self.loading())
         options = self.sampling(model)  # checked before the model is loaded, which takes longer
         limit = self.max_tokens or self.settings.get("chat.max_tokens", MAX_TOKENS)
         return Conversation(self.load(model), options, limit, root=Path.cwd())

@@ -209,6 +209,8 @@ class Repl:
         self.conversation.backend.close()
         self.model = model
         self.conversation.options = self.wishes.sampling(model)
+        if model.path is None and (unused := self.wishes.loading()):
+            self.note(f"{', '.join(unused)}: {model.name} is on a server, which decides that itself", "yellow")
         self.use_backend(backend)
 
     def use_backend(self, backend: Backend) -> None:

@@ -269,6 +269,14 @@ def test_without_the_file_the_conversation_is_kept(open_chat, home: Path, slow: 
         assert [e["do"] for e in events(home)] == ["ask", "answer"] * 2
 
 
+def test_options_that_mean_nothing_on_a_server_are_told(open_chat, home: Path):
+    chat = open_chat("--ctx", "512", "--no-server")
+    chat.ready()
+    with serving(home) as served:
+        assert "--ctx, --no-server: http:" in chat.say(f"/model {served.address}")
+        assert chat.say("/model tiny").count("decides that itself") == 1
+
+
 def test_tokens_are_counted_and_answers_begin_as_here(home: Path, tiny):
     turns = [
         Message("system", "Be <｜fim▁begin｜> brief."),
