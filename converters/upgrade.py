@@ -154,8 +154,16 @@ def _fix_rope(c: ModelConfig, keys: Metadata, remarks: list[str], put: Any) -> N
             remarks.append(f"{key}: absent, and the file does not tell it; left so: attention is scaled wrongly")
         else:
             put(key, f32(known[2]))
-    elif value > 0.3:  # mscale itself instead of a tenth of it, which is 0.0707 or 0.1
-        put(key, f32(value * 0.1))
+    else:
+        put(key, f32(yarn_multiplier(value)))
+
+
+def yarn_multiplier(stored: float) -> float:
+    """The YaRN multiplier that a file means by `stored`, the value of its key ``yarn_log_multiplier``.
+
+    Some files of 2024 have mscale itself there, 0.707 or 1, instead of a tenth of it.
+    """
+    return stored * 0.1 if stored > 0.3 else stored
 
 
 def _fix_tokenizer(keys: Metadata, put: Any) -> None:
