@@ -19,6 +19,7 @@ from cli.pull import pull
 from cli.rm import rm
 from cli.serve import serve
 from cli.sessions import sessions
+from cli.stdout import checked_stdout
 from cli.verify import verify
 from coderv2_local import __version__
 from quant.errors import CoderError
@@ -68,7 +69,8 @@ def options(
 def main() -> None:
     """Run `coder`. Data goes to stdout, everything else to stderr."""
     try:
-        app(prog_name="coder")
+        with checked_stdout():
+            app(prog_name="coder")
     except CoderError as error:
         show_error(error)
         sys.exit(error.exit_code)
