@@ -63,6 +63,7 @@ def run(request: Request) -> None:
             return
         there = not request.force and existing_output(plan)
         if there:
+            job.store.discard()
             screen.print(f"{destination} is there already, complete and made by this very plan.", soft_wrap=True)
         else:
             check_room(plan)

@@ -151,7 +151,9 @@ def _build(wanted: Wanted, request: Request, screen: Console) -> Installed:
     with closing(plan_hub(wanted.repo, None, destination, Options(wanted.recipe))) as job:
         assert isinstance(job.store, HubStore)
         model, plan = job.store.model, job.plan
-        if not _is_there(job.plan, wanted):
+        if _is_there(job.plan, wanted):
+            job.store.discard()
+        else:
             shards = min(SHARDS_ON_DISK, len(model.headers)) * model.shard_bytes
             needed = max(0, plan.total_bytes - bytes_on_disk(plan)) + shards
             ready.check_room(destination.parent, needed, f"{wanted.name} as {wanted.recipe}")

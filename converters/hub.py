@@ -6,12 +6,10 @@ is coming.
 """
 
 import contextlib
-import functools
 import hashlib
 import importlib
 import re
 import shutil
-import struct
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,8 @@ from typing import Any
 
 from converters.hub_errors import HubError, ask
 from converters.hub_file import INCOMPLETE, RemoteFile, fetch
+from converters.hub_header import remote_header
 from converters.safetensors_shards import (
-    HEADER_LIMIT,
     INDEX_NAME,
     SINGLE_NAME,
     Checkpoint,
@@ -37,7 +35,6 @@ from quant.errors import CoderError
 from quant.ggml import Bytes
 
 SHARDS_ON_DISK = 2
-_FIRST_READ = 1 << 18
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _OPTIONAL_FILES = ("chat_template.jinja",)
@@ -120,7 +117,7 @@ def open_model(repo: str, revision: str | None, folder: Path) -> HubModel:
     for shard in shards:
         if shard not in names:
             raise CheckpointError(f"{INDEX_NAME} names the shard {shard}, which is not in {repo}")
-        headers[shard], size = _remote_header(repo, shard, commit)
+        headers[shard], size = remote_header(repo, shard, commit)
         found[shard] = parse_shard_header(shard, headers[shard][8:], size)
     return HubModel(repo, commit, folder, Checkpoint(folder, join_shards(found, weight_map)), headers, files)
 
@@ -133,11 +130,20 @@ def remote_files(repo: str, info: Any) -> dict[str, RemoteFile]:
     }
 
 
+def drop_unused(folder: Path) -> None:
+    """Remove a download folder, unless a shard is there or on its way: another run may be using it."""
+    with contextlib.suppress(OSError):
+        if not any(p.name.endswith((".safetensors", INCOMPLETE)) for p in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class HubStore:
     """Shards that come when they are needed and go when they have been used."""
 
-    def __init__(self, model: HubModel) -> None:
+    def __init__(self, model: HubModel, *, new: bool = False) -> None:
+        """`new`: the model's folder is of this run, and goes with it if nothing is fetched into it."""
         self.model = model
+        self._new = new
         self._local = CheckpointStore(model.checkpoint)
         self._lock = threading.Lock()
         self._left: Counter[str] = Counter()
@@ -190,6 +196,8 @@ class HubStore:
         """See `Store`."""
         self.stop()
         self._local.close()
+        if self._new and not self._ready:
+            drop_unused(self.model.folder)
 
     def status(self) -> str:
         """See `Store`: the shard that is on its way, and how much of it is here."""
@@ -235,38 +243,3 @@ def _download(repo: str, name: str, commit: str, folder: Path) -> Path:
     utils.disable_progress_bars()
     path = ask(f"{name} of {repo}", lambda: hf_hub_download(repo, name, revision=commit, local_dir=folder))
     return Path(path)
-
-
-def _remote_header(repo: str, shard: str, commit: str) -> tuple[bytes, int]:
-    """The first bytes of a shard up to the end of its header, and the size of the whole file."""
-    start, size = ask(f"the header of {shard} of {repo}", lambda: _get(repo, shard, commit, 0, _FIRST_READ))
-    if len(start) < 8:
-        raise CheckpointError(f"shard {shard} has only {len(start)} bytes")
-    end = 8 + struct.unpack("<Q", start[:8])[0]
-    if end > min(size, HEADER_LIMIT):
-        raise CheckpointError(
-            f"shard {shard}: the header's {end - 8} bytes run past the end of the file ({size} bytes)"
-        )
-    while len(start) < end:
-        more, _ = ask(f"the header of {shard}", functools.partial(_get, repo, shard, commit, len(start), end))
-        if not more:
-            raise HubError(f"the header of {shard} breaks off")
-        start += more
-    return start[:end], size
-
-
-def _get(repo: str, name: str, commit: str, start: int, end: int) -> tuple[bytes, int]:
-    """Bytes `start`…`end` of a remote file, and the file's size."""
-    from huggingface_hub import hf_hub_url
-
-    utils: Any = importlib.import_module("huggingface_hub.utils")
-    session = utils.get_session()
-    headers = {**utils.build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-    url = hf_hub_url(repo, name, revision=commit)
-    redirects = "follow_redirects" if "httpx" in type(session).__module__ else "allow_redirects"
-    response = session.get(url, headers=headers, timeout=30, **{redirects: True})
-    utils.hf_raise_for_status(response)
-    found = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("content-range", ""))
-    if found is None:
-        raise HubError(f"the server sends {name} only as a whole")
-    return bytes(response.content)[: end - start], int(found.group(1))

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from converters.config import ModelConfig, read_config
 from converters.gguf_config import config_of
 from converters.gguf_header import read_header
 from converters.gguf_model import open_gguf
-from converters.hub import HubStore, open_model
+from converters.hub import HubStore, drop_unused, open_model
 from converters.imatrix import Imatrix
 from converters.json_file import read_json_object
 from converters.metadata import ARCHITECTURE, Metadata, architecture_keys, text, tokenizer_keys, u32
@@ -53,6 +52,17 @@ class Job:
     store: Store
 
 
+def check_options(options: Options) -> None:
+    """Refuse what no source could be converted with, before one is opened.
+
+    Raises:
+        InputError: an unknown recipe, or a type that is not written.
+    """
+    recipe(options.recipe or DEFAULT_RECIPE)
+    if options.experts is not None and block_type(options.experts).name not in WRITABLE:
+        raise InputError(f"{options.experts} is not written by this converter", hint=f"known are {' '.join(WRITABLE)}")
+
+
 def plan_source(source: Path, destination: Path, options: Options, *, only_look: bool = False) -> Job:
     """Plan the conversion of a checkpoint folder or a GGUF file; no weights are read.
 
@@ -61,8 +71,7 @@ def plan_source(source: Path, destination: Path, options: Options, *, only_look:
     Raises:
         InputError: the source or the options cannot be used; what and why is said.
     """
-    if options.experts is not None and block_type(options.experts).name not in WRITABLE:
-        raise InputError(f"{options.experts} is not written by this converter", hint=f"known are {' '.join(WRITABLE)}")
+    check_options(options)
     if not source.exists():
         raise InputError(f"{source} does not exist", hint="give a checkpoint folder, a GGUF file or a Hub repo id")
     if only_look and source.suffix == ".json":
@@ -100,17 +109,19 @@ def plan_hub(repo: str, revision: str | None, destination: Path, options: Option
     Raises:
         InputError: no such model, no connection, or what `plan_source` refuses.
     """
+    check_options(options)
     if not destination.parent.is_dir():
         raise InputError(f"{destination.parent} is not a folder", hint="make it first")
     folder = destination.with_name(destination.name + (".look" if only_look else ".download"))
+    new = only_look or not folder.exists()
     try:
         model = open_model(repo, revision, folder)
-        store, name = HubStore(model), repo.split("/")[1]
+        store, name = HubStore(model, new=new), repo.split("/")[1]
         said = {"repository": repo, "revision": model.revision}
         return _plan_checkpoint(model.checkpoint, store, model.fingerprint, name, destination, options, **said)
-    except InputError:
-        if not any(folder.glob("*.safetensors")):  # else an interrupted run's, for which the options were right
-            shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        if new:  # else an interrupted run's, which may go on once the Hub or the options are right
+            drop_unused(folder)
         raise
 
 

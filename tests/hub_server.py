@@ -53,6 +53,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos, self.work = repos, work
         self.faults = Faults()
+        self.commits = [COMMIT]
+        """All with the same files, the newest last."""
         self.tokens: set[str | None] = set()
         self.most_shards = 0
         self.whole: list[str] = []
@@ -95,10 +97,12 @@ class Handler(BaseHTTPRequestHandler):
         there = {*hub.work.rglob("*.safetensors"), *hub.work.rglob("*.incomplete")}
         hub.most_shards = max(hub.most_shards, len(there))
         for repo, folder in hub.repos.items():
-            if self.path.split("?")[0] in (f"/api/models/{repo}", f"/api/models/{repo}/revision/{COMMIT}"):
-                self._say_what_is_there(repo, folder, body)
-                return
-            prefix = f"/{repo}/resolve/{COMMIT}/"
+            asked, api = self.path.split("?")[0], f"/api/models/{repo}"
+            for commit in reversed(hub.commits):
+                if asked in (api, f"{api}/revision/{commit}"):
+                    self._say_what_is_there(repo, folder, commit, body)
+                    return
+            prefix = f"/{repo}/resolve/{next((c for c in hub.commits if f'/{c}/' in asked), COMMIT)}/"
             path = folder / self.path.removeprefix(prefix).split("?")[0]
             if self.path.startswith(prefix) and path.is_file():
                 self._send(path.read_bytes(), "application/octet-stream", body, name=path.name)
@@ -117,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _say_what_is_there(self, repo: str, folder: Path, body: bool) -> None:
+    def _say_what_is_there(self, repo: str, folder: Path, commit: str, body: bool) -> None:
         status = self.server.faults.api_status
         if status != 200:
             self._refuse(status, {403: "GatedRepo", 401: "RepoNotFound"}.get(status, ""))
@@ -127,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
             size, digest = self.server.faults.said.get(p.name) or (p.stat().st_size, sha256(p))
             lfs = {"size": size, "sha256": digest, "pointerSize": 134}
             files.append({"rfilename": p.name, "size": size, "blobId": digest[:40]} | ({"lfs": lfs} if digest else {}))
-        self._send(json.dumps({"id": repo, "sha": COMMIT, "siblings": files}).encode(), "application/json", body)
+        self._send(json.dumps({"id": repo, "sha": commit, "siblings": files}).encode(), "application/json", body)
 
     def _send(self, data: bytes, kind: str, body: bool, name: str = "") -> None:
         hub, faults = self.server, self.server.faults
@@ -152,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", next((c for c in hub.commits if f"/{c}/" in self.path), COMMIT))
         if status == 206:
             self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{total}")
         self.end_headers()
