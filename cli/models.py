@@ -14,7 +14,7 @@ from quant.errors import InputError
 
 if TYPE_CHECKING:
     from coderv2_local.installed import Installed
-    from coderv2_local.model_list import Available, Listed
+    from coderv2_local.model_list import Available, Listed, OwnAvailable
 
 SIZED = ("moe-4", "moe-8")
 """The recipes whose sizes are shown; `coder plan NAME` shows more."""
@@ -39,24 +39,30 @@ def models(
     if context.invoked_subcommand:
         return
     from coderv2_local import preferences
-    from coderv2_local.model_list import available, listed
+    from coderv2_local.model_list import available, listed, own_available
 
     settings = preferences.read()
-    here, more = listed(settings), available(settings, SIZED)
+    here, own, more = listed(settings), own_available(settings), available(settings, SIZED)
     if as_json:
-        report = {"models": [row.to_json() for row in here], "available": [available_json(a) for a in more]}
+        to_get = [*map(own_json, own), *map(available_json, more)]
+        report = {"models": [row.to_json() for row in here], "available": to_get}
         print(json.dumps(report, ensure_ascii=False, indent=2))
         return
     out = Console(highlight=False)
-    if not out.is_terminal:
+    whole = not out.is_terminal
+    if whole:
         out = Console(highlight=False, width=WIDE)
     out.print(table_of(here))
     for row in here:
         if row.trouble:
-            out.print(f"[yellow]{_safe(row.name)}: {_safe(row.trouble)}; `coder rm {_safe(row.name)}` forgets it[/]")
-    if more:
+            out.print(f"[yellow]{_safe(row.name)}: {_safe(row.trouble)}; {_safe(row.remedy)}[/]", soft_wrap=whole)
+    if own or more:
         out.print()
-        out.print(table_to_get(more))
+        out.print(table_to_get(own, more))
+        for its in own:
+            if its.trouble:
+                where = f"models.{its.name} in {preferences.path()}"
+                out.print(f"[yellow]{_safe(its.trouble)}; mend {_safe(where)}[/]", soft_wrap=whole)
         out.print("\n[dim]`coder pull NAME` gets one; `coder plan` says which suits this machine[/]")
 
 
@@ -140,13 +146,18 @@ def table_of(rows: "list[Listed]") -> Table:
     return table
 
 
-def table_to_get(rows: "list[Available]") -> Table:
-    """What can be had."""
+def table_to_get(own: "list[OwnAvailable]", rows: "list[Available]") -> Table:
+    """What can be had: what the settings name, and what is published. The size of the former is not known here."""
     from cli.inspect import readable
 
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("to get", *SIZED, "fills in", "purpose"):
         table.add_column(heading, justify="right" if heading in SIZED else "left", no_wrap=heading != "purpose")
+    for its in own:
+        where = "/".join(part for part in (its.repo, its.file) if part)
+        fills = "" if not its.roles else FIM_WORDS["yes" if "fim" in its.roles else "no"]
+        purpose = ": ".join(part for part in (its.purpose, where) if part)
+        table.add_row(f"[bold]{_safe(its.name)}[/]", *("" for _ in SIZED), fills, _safe(purpose))
     for row in rows:
         m = row.model
         sizes = (readable(row.sizes[recipe]) for recipe in SIZED)
@@ -166,6 +177,22 @@ def available_json(row: "Available") -> dict[str, object]:
         "fim": m.fim,
         "bytes": row.sizes,
         "ready_files": [{"repo": g.repo, "file": g.file, "recipe": g.recipe, "remark": g.remark} for g in m.ggufs],
+    }
+
+
+def own_json(its: "OwnAvailable") -> dict[str, object]:
+    """A model of the settings, for programs: with the keys of a published one, and what is wrong with it."""
+    ready = {"repo": its.repo, "file": its.file, "recipe": its.type, "remark": ""}
+    return {
+        "name": its.name,
+        "purpose": its.purpose,
+        "repo": its.repo,
+        "licence": "",
+        "roles": list(its.roles),
+        "fim": None if not its.roles else "yes" if "fim" in its.roles else "no",
+        "bytes": {},
+        "ready_files": [ready] if its.file else [],
+        "trouble": its.trouble,
     }
 
 

@@ -12,7 +12,9 @@ from coderv2_local.model_facts import entry_of
 from coderv2_local.models import TINY, find_model
 from coderv2_local.placement.memory_classes import memory_of_recipe
 from coderv2_local.preferences import Preferences
+from coderv2_local.pulling.wanted import resolve
 from coderv2_local.registry import KnownModel, known_models
+from quant.errors import InputError
 
 ROLES = ("chat", "fim")
 
@@ -32,6 +34,7 @@ class Listed:
         default_for: which commands use it without -m.
         used: when it was last used, in seconds since 1970; 0 for never.
         trouble: what is wrong with it, or "".
+        remedy: what mends that, or "".
     """
 
     name: str
@@ -44,6 +47,7 @@ class Listed:
     default_for: tuple[str, ...] = ()
     used: float = 0.0
     trouble: str = ""
+    remedy: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -62,13 +66,35 @@ class Available:
     sizes: dict[str, int]
 
 
+@dataclass(frozen=True)
+class OwnAvailable:
+    """A model of the user's settings that is not here, and that `coder pull` gets.
+
+    Attributes:
+        repo: on the Hub.
+        file: the ready file there; "" where the model is built from the weights in `repo`.
+        type: of a ready file, from its name; "" without one.
+        roles: which commands it suits; () where the settings do not say.
+        trouble: why it cannot be had as the settings say it, or "".
+    """
+
+    name: str
+    repo: str
+    file: str = ""
+    type: str = ""
+    purpose: str = ""
+    roles: tuple[str, ...] = ()
+    trouble: str = ""
+
+
 def listed(settings: Preferences) -> list[Listed]:
     """What is here."""
     entries = installed.entries()
     here = [e for e in entries if isinstance(e, Installed)]
     defaults = {role: _default(role, settings, here) for role in ROLES}
     rows = [_tiny(), *map(_of_entry, _newest_first(here), [here] * len(here))]
-    rows += [Listed(d.path.stem, "damaged", str(d.path), trouble=d.why) for d in entries if isinstance(d, Damaged)]
+    damaged = [(d, d.path.stem) for d in entries if isinstance(d, Damaged)]
+    rows += [Listed(name, "damaged", str(d.path), trouble=d.why, remedy=_forget(name)) for d, name in damaged]
     rows += _of_settings(settings)
     return [_with_defaults(row, defaults) for row in rows]
 
@@ -80,6 +106,22 @@ def available(settings: Preferences, recipes: Sequence[str]) -> list[Available]:
     shapes = {m.config: m.shape() for m in wanted}
     totals = {(c, r): memory_of_recipe(shape, r).total for c, shape in shapes.items() for r in recipes}
     return [Available(m, {r: totals[m.config, r] for r in recipes}) for m in wanted]
+
+
+def own_available(settings: Preferences) -> list[OwnAvailable]:
+    """The models of the settings that have no file on this machine."""
+    here = {e.name for e in installed.installed()}
+    return [_own(name, settings) for name, row in settings.models.items() if "path" not in row and name not in here]
+
+
+def _own(name: str, settings: Preferences) -> OwnAvailable:
+    row = settings.models[name]
+    repo, file, purpose = (str(row.get(key, "")) for key in ("repo", "file", "purpose"))
+    try:
+        wanted = resolve(name, settings)
+    except InputError as error:
+        return OwnAvailable(name, repo, file, purpose=purpose, trouble=error.message)
+    return OwnAvailable(name, repo, file, wanted.recipe, purpose, wanted.roles)
 
 
 def _tiny() -> Listed:
@@ -106,7 +148,12 @@ def _of_entry(e: Installed, here: Sequence[Installed]) -> Listed:
         roles=e.roles,
         used=e.used,
         trouble=f"{lost} is gone" if lost else "",
+        remedy=_forget(e.name if plain else e.full_name) if lost else "",
     )
+
+
+def _forget(name: str) -> str:
+    return f"`coder rm {name}` forgets it"
 
 
 def _of_settings(settings: Preferences) -> Iterator[Listed]:
@@ -116,10 +163,12 @@ def _of_settings(settings: Preferences) -> Iterator[Listed]:
             size = path.stat().st_size if path.is_file() else None
             roles = ("chat",) + ("fim",) * bool(row.get("fim"))
             trouble = "" if size is not None else f"{path} is gone"
-            yield Listed(name, "settings", str(path), "", size, None, roles, used=0.0, trouble=trouble)
+            remedy = f"mend or remove models.{name} in {preferences.path()}" if trouble else ""
+            yield Listed(name, "settings", str(path), "", size, None, roles, trouble=trouble, remedy=remedy)
     for name, row in settings.servers.items():
         trouble = "" if "url" in row else f"{preferences.path()}: servers.{name} has no url"
-        yield Listed(name, "server", row.get("url", ""), "server", trouble=trouble)
+        remedy = "give it one there, or remove it" if trouble else ""
+        yield Listed(name, "server", row.get("url", ""), "server", trouble=trouble, remedy=remedy)
 
 
 def _default(role: str, settings: Preferences, here: Sequence[Installed]) -> str:

@@ -119,5 +119,5 @@ def _file(where: str, name: str) -> Model:
             f"{where} is a folder", hint="convert a checkpoint folder first: `coder convert FOLDER MODEL.gguf`"
         )
     if not path.exists():
-        raise InputError(f"{where}: no such file", hint="`-m tiny` runs the embedded model")
+        raise InputError(f"{where}: no such file", hint="`coder models` lists what is here; `tiny` always is")
     return Model(name, path)
