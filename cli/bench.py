@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def bench(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A .gguf file or a model's name; none: the one chat uses.")
+        str | None, typer.Argument(metavar="MODEL", help="A .gguf file or a model's name; none: the one chat uses.")
     ] = None,
     prompt: Annotated[
         str, typer.Option("--prompt", metavar="N,N…", help="Lengths of prompts to measure, in tokens.")
@@ -39,8 +39,10 @@ def bench(
 ) -> None:
     """Measure a model here: its start, prompt and answer speed, memory, and bytes read; beside llama.cpp alone.
 
-    llama.cpp does the same work with the same settings in a process of its own, by turns. Keep the machine idle
-    meanwhile. --stock-routing adds the engine with llama.cpp's choice of experts.
+    llama.cpp does the same work with the same settings in a process of its own, by turns.
+
+    Keep the machine idle meanwhile. --stock-routing adds the engine with llama.cpp's choice of experts.
+
     Examples: coder bench, coder bench lite.gguf --prompt 128 --tokens 64 --pairs 10
     """
     from coderv2_local import preferences

@@ -12,7 +12,7 @@ def convert(
         typer.Argument(metavar="SRC", help="A checkpoint folder, a Hub repo id, or a GGUF file.", show_default=False),
     ],
     destination: Annotated[
-        Path | None, typer.Argument(metavar="[DST.gguf]", help="The file to write.", show_default=False)
+        Path | None, typer.Argument(metavar="DST.gguf", help="The file to write.", show_default=False)
     ] = None,
     recipe: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cli.fim import ForceOption
 from cli.fim_output import notice
-from cli.options import ContextOption, ModelOption, SeedOption, StockRoutingOption, ThreadsOption, loading_options
+from cli.options import ContextOption, ModelOption, StockRoutingOption, ThreadsOption, loading_options
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,16 +52,21 @@ def evaluate(
     raw: Annotated[bool, typer.Option("--raw", help="Show the answers before the rules as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
     force: ForceOption = False,
-    seed: SeedOption = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**32 - 1, metavar="N", help="Chooses where the holes are.")
+    ] = 0,
     n_ctx: ContextOption = 0,
     threads: ThreadsOption = None,
     stock_routing: StockRoutingOption = False,
 ) -> None:
     """Make holes in source code, let the model fill them, and compare with what stood there.
 
-    Exact match is after trimming; similarity is 2·LCS/(both lengths); "parses", asked of Python files, is the share of
-    answers with which the file parses, those that are empty not counted as such. The holes follow from the seed. The
-    files should be none that the model was trained on.
+    Exact match is after trimming; similarity is 2·LCS/(both lengths).
+
+    "parses", asked of Python files, is the share of answers that are not empty and with which the file parses.
+
+    The holes follow from the seed. The files should be none that the model was trained on.
+
     Example: coder eval fim my_project --holes 50
     """
     from rich.progress import Progress
@@ -76,7 +81,7 @@ def evaluate(
     assert what is What.FIM
     documents = read_documents(sources)
     wanted = [kind for kind in KINDS if not kinds or KindOption(kind) in kinds]
-    samples = [sample for kind in wanted for sample in draw_holes(documents, kind, holes, seed or 0)]
+    samples = [sample for kind in wanted for sample in draw_holes(documents, kind, holes, seed)]
     if not samples:
         raise InputError("the files are too short to make holes in", hint="give larger ones, or a folder of them")
     load = load_wishes(preferences.read(), n_ctx=n_ctx, n_threads=threads)
@@ -91,7 +96,7 @@ def evaluate(
             progress.track(fill_and_judge(samples, backend, max_tokens), total=len(samples), description="filling")
         )
     if as_json:
-        print(json.dumps({"model": name, "seed": seed or 0, **as_report(outcomes)}, ensure_ascii=False))
+        print(json.dumps({"model": name, "seed": seed, **as_report(outcomes)}, ensure_ascii=False))
     else:
         show(outcomes, name, raw=raw)
 

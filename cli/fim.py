@@ -88,6 +88,7 @@ def fim(
     """Fill in code at a place in a file: print the middle, and nothing else, to stdout.
 
     On a terminal it is shown in its place. The file is changed with --apply only, and --undo takes that back.
+
     Examples: coder fim app.py:42, or for an editor: coder fim app.py:42:9 --stdin --json
     """
     began = time.monotonic()

@@ -21,7 +21,7 @@ BUSY = 0.5
 
 def plan(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A .gguf file or a model's name; none: the whole family.")
+        str | None, typer.Argument(metavar="MODEL", help="A .gguf file or a model's name; none: the whole family.")
     ] = None,
     context: Annotated[
         int, typer.Option("--ctx", min=0, metavar="N", help="Context in tokens; 0: what suits the memory.")
@@ -31,7 +31,9 @@ def plan(
 ) -> None:
     """Show what this machine can run: memory by class, where it goes, the speed to expect, and the command to type.
 
-    Nothing is downloaded or loaded; measuring takes about a second. Examples: coder plan, coder plan lite --ctx 32768
+    Nothing is downloaded or loaded; measuring takes about a second.
+
+    Examples: coder plan, coder plan lite --ctx 32768
     """
     from coderv2_local import preferences
     from coderv2_local.load_settings import load_wishes
@@ -112,16 +114,17 @@ def measure(
 ) -> "tuple[Rates | None, list[str]]":
     """How fast this machine is at what the candidates need, and what could not be measured."""
     from coderv2_local.home import home
-    from coderv2_local.placement.disk_speed import large_file, read_speed
+    from coderv2_local.placement.disk_speed import DiskUnmeasuredError, disk_under
     from coderv2_local.placement.family_plan import types_read
     from coderv2_local.placement.speed import measure_rates
     from quant.ggml import GgmlError
 
     remarks = list(machine.remarks)
-    file = path or large_file([Path.cwd(), home() / "models"])
-    disk = read_speed(file) if file else None
-    if disk is None:
-        remarks.append("the disk was not measured: that takes Linux, and a model file in this folder to read from")
+    disk = None
+    try:
+        disk = disk_under(path, [Path.cwd(), home() / "models"])
+    except DiskUnmeasuredError as error:
+        remarks.append(f"the disk was not measured: {error.message}")
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > machine.threads * BUSY:
         remarks.append(f"other programs keep the processor busy (load {load:.1f}): on an idle machine it is faster")
     try:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cli.options import ContextOption, ModelOption, StockRoutingOption, ThreadsOption
+from cli.options import ContextOption, StockRoutingOption, ThreadsOption
 from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ STOP_SECONDS = 30
 
 
 def serve(
-    model: ModelOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="A name from `coder models`, or a .gguf file."),
+    ] = None,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at; one of others needs a key.")
     ] = "127.0.0.1",

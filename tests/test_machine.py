@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from coderv2_local.placement.cgroups import cpu_limit, memory_limit
-from coderv2_local.placement.disk_speed import large_file, read_speed
+from coderv2_local.placement.disk_speed import DiskUnmeasuredError, disk_under, large_file, read_speed
 from coderv2_local.placement.machine import list_gpus, physical_cores, this_machine
 from quant import ggml_cpu
 from quant.block_types import block_type
@@ -158,6 +158,21 @@ def test_small_files_and_missing_ones_tell_nothing_about_a_disk(tmp_path):
     assert read_speed(small) is None
     assert read_speed(tmp_path / "missing") is None
     assert large_file([tmp_path, tmp_path / "missing"]) is None
+
+
+@linux
+def test_why_a_disk_was_not_measured_is_said(tmp_path, monkeypatch):
+    small, lost = tmp_path / "small.gguf", tmp_path / "lost.gguf"
+    small.write_bytes(b"x" * 1000)
+    with pytest.raises(DiskUnmeasuredError, match=r"takes a \.gguf or \.safetensors file of 268 MB or more"):
+        disk_under(None, [tmp_path])
+    with pytest.raises(DiskUnmeasuredError, match=r"small\.gguf is too small, that takes 268 MB"):
+        disk_under(small, [])
+    with pytest.raises(DiskUnmeasuredError, match=r"lost\.gguf: no such file"):
+        disk_under(lost, [])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(DiskUnmeasuredError, match="takes Linux"):
+        disk_under(None, [])
 
 
 @linux

@@ -1,5 +1,6 @@
 """How fast the disk under a file reads, several reads in flight, past the page cache. Nothing is written."""
 
+import errno
 import mmap
 import os
 import random
@@ -9,11 +10,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from quant.errors import CoderError
+
 PIECE = 1 << 20
 """Bytes of a read, about one matrix of an expert."""
 READERS = 16
 SMALLEST = 256 << 20
 """Of smaller files too little would be read to measure anything."""
+NEEDS_LINUX = "that takes Linux, where a file can be read past the page cache"
 
 
 def large_file(folders: Iterable[Path]) -> Path | None:
@@ -23,29 +27,61 @@ def large_file(folders: Iterable[Path]) -> Path | None:
     return max((pair for pair in sizes if pair[0] >= SMALLEST), default=(0, None))[1]
 
 
+class DiskUnmeasuredError(CoderError):
+    """Why the speed of a disk cannot be known."""
+
+
 def read_speed(path: Path, seconds: float = 0.4) -> float | None:
+    """What :func:`measured_speed` finds, or None where it cannot be known."""
+    try:
+        return measured_speed(path, seconds)
+    except DiskUnmeasuredError:
+        return None
+
+
+def measured_speed(path: Path, seconds: float = 0.4) -> float:
     """Bytes a second of random reads of 1 MiB, 16 in flight.
 
     Args:
         path: a large file on the disk, a model for example.
         seconds: how long to read.
 
-    Returns:
-        None where it cannot be known: a small or unreadable file, or a system without direct reads (all but Linux).
+    Raises:
+        DiskUnmeasuredError: a small or unreadable file, or a system without direct reads (all but Linux).
     """
     if sys.platform != "linux":
-        return None
+        raise DiskUnmeasuredError(NEEDS_LINUX)
     try:
         size = path.stat().st_size
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    except OSError:
-        return None
-    try:
         if size < SMALLEST:
-            return None
-        return _measure(descriptor, size, seconds)
+            raise DiskUnmeasuredError(f"{path.name} is too small, that takes {SMALLEST / 1e6:.0f} MB or more")
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise DiskUnmeasuredError(f"{path.name} lies on a file system without direct reads") from None
+        raise DiskUnmeasuredError(f"{path.name}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        speed = _measure(descriptor, size, seconds)
     finally:
         os.close(descriptor)
+    if speed is None:
+        raise DiskUnmeasuredError(f"nothing could be read from {path.name}")
+    return speed
+
+
+def disk_under(path: Path | None, folders: Iterable[Path]) -> float:
+    """The speed of the disk under `path`, or without one under the largest file in some folders.
+
+    Raises:
+        DiskUnmeasuredError: as :func:`measured_speed` does, or there is no file to measure with.
+    """
+    path = path or large_file(folders)
+    if path is None:
+        if sys.platform != "linux":
+            raise DiskUnmeasuredError(NEEDS_LINUX)
+        kind = f"a .gguf or .safetensors file of {SMALLEST / 1e6:.0f} MB or more"
+        raise DiskUnmeasuredError(f"that takes {kind}, in this folder or among the installed models")
+    return measured_speed(path)
 
 
 def _measure(descriptor: int, size: int, seconds: float) -> float | None:
