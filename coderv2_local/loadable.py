@@ -1,44 +1,32 @@
 """What is looked at before llama.cpp is given a file, because it would end the whole process over it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from converters.config import ModelConfig
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
 from converters.gguf_model import open_gguf
 from converters.metadata import ARCHITECTURE
+from quant.block_types import F32
 from quant.errors import InputError
+
+MOST_LAYERS, MOST_EXPERTS = 512, 1024
+"""LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS."""
+FOREIGN = ("nextn_predict_layers", "attention.temperature_scale")
+"""Keys of other models of the same architecture, on which it asserts what does not hold for this family's tensors."""
+UNUSABLE = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
+"""Types that weights never have: whole numbers, and forms that values have only between two steps of a calculation."""
 
 
 def check_loadable(header: GgufHeader, path: Path) -> None:
     """Refuse what llama.cpp would abort the process on.
 
     Raises:
-        InputError: another architecture, numbers that cannot be, or a vocabulary that is not one.
+        InputError: another architecture, numbers or types that cannot be, or a vocabulary that is not one.
     """
-    meta = header.metadata
-    architecture = meta.get("general.architecture")
-    if architecture != ARCHITECTURE:
-        raise InputError(
-            f"{path}: its architecture is {architecture!r}, not {ARCHITECTURE!r}",
-            hint="this program runs DeepSeek-Coder-V2 and its relatives",
-        )
-
-    def number(key: str) -> int:
-        value = meta.get(f"{ARCHITECTURE}.{key}", 0)
-        if not isinstance(value, int) or value < 0:
-            raise InputError(f"{path}: {ARCHITECTURE}.{key} is {value!r}: a number was expected")
-        return value
-
-    experts, used = number("expert_count"), number("expert_used_count")
-    groups, groups_used = number("expert_group_count"), number("expert_group_used_count")
-    if used > experts:
-        raise InputError(f"{path}: {used} experts are to be used of {experts}")
-    if groups > 1 and (experts % groups or not 0 < groups_used <= groups or used > experts // groups * groups_used):
-        raise InputError(
-            f"{path}: {experts} experts cannot be routed in {groups} groups of which {groups_used} are used"
-        )
     whole = with_all_parts(header, path)
     if wrong := impossible(whole, config_of(whole)):
         raise InputError(f"{path}: {wrong[0]}", hint="the file is damaged; convert or download it again")
@@ -56,12 +44,29 @@ def with_all_parts(header: GgufHeader, path: Path) -> GgufHeader:
 
 
 def impossible(header: GgufHeader, config: ModelConfig) -> list[str]:
-    """Metadata on which llama.cpp would end the whole process instead of refusing the file, in words."""
-    found = []
-    metadata = header.metadata
-    scaling = metadata.get("deepseek2.rope.scaling.type", "none")
+    """Metadata and types on which llama.cpp would end the whole process instead of refusing the file, in words."""
+    return [*_settings(header, config), *_types(header), *_vocabulary(header, config)]
+
+
+def _settings(header: GgufHeader, config: ModelConfig) -> Iterator[str]:
+    def value(key: str, default: Any) -> Any:
+        return header.metadata.get(f"{ARCHITECTURE}.{key}", default)
+
+    scaling = value("rope.scaling.type", "none")
     if scaling not in ("none", "yarn"):
-        found.append(f"deepseek2.rope.scaling.type is {scaling!r:.40}")
+        yield f"{ARCHITECTURE}.rope.scaling.type is {scaling!r:.40}"
+    for key in FOREIGN:
+        if value(key, 0) != 0:
+            yield f"{ARCHITECTURE}.{key} is {value(key, 0)!r:.40}: no model of this family has it"
+    for what, count, most in (
+        ("layers", config.n_layers, MOST_LAYERS),
+        ("experts", config.n_routed_experts, MOST_EXPERTS),
+    ):
+        if count > most:
+            yield f"it has {count} {what}, and llama.cpp can have {most}"
+    groups, used = value("expert_group_count", 0), value("expert_group_used_count", 0)
+    if groups >= config.n_routed_experts or (groups > 1 and used >= groups):
+        yield f"{config.n_routed_experts} experts are in {groups} groups of which {used} are used: that is no choice"
     whole = any(name.endswith(".attn_kv_b.weight") for name in header.tensors)
     sizes = {
         "attention.head_count_kv": config.n_heads if whole else 1,
@@ -69,22 +74,40 @@ def impossible(header: GgufHeader, config: ModelConfig) -> list[str]:
         "attention.value_length": config.v_head_dim if whole else config.kv_lora_rank,
     }
     for key, expected in sizes.items():
-        value = metadata.get(f"deepseek2.{key}")
-        if value not in (expected, [expected] * config.n_layers):
-            found.append(f"deepseek2.{key} is {value!r:.40}, not {expected}")
+        found = value(key, None)
+        if found not in (expected, [expected] * config.n_layers):
+            yield f"{ARCHITECTURE}.{key} is {found!r:.40}, not {expected}"
+
+
+def _types(header: GgufHeader) -> Iterator[str]:
+    """Types that the engine cannot compute with in that place."""
+    for name, info in header.tensors.items():
+        norm = name.endswith("_norm.weight")
+        if info.type.name in UNUSABLE or (norm and info.type != F32):
+            yield f"tensor {name} is of type {info.type.name}" + (", not F32" if norm else "")
+
+
+def _vocabulary(header: GgufHeader, config: ModelConfig) -> Iterator[str]:
+    metadata = header.metadata
+    for key, wrong in (
+        ("model", metadata.get("tokenizer.ggml.model") != "gpt2"),
+        ("pre", metadata.get("tokenizer.ggml.pre") == "whitespace"),
+    ):
+        if wrong:
+            yield f"tokenizer.ggml.{key} is {metadata.get(f'tokenizer.ggml.{key}')!r:.40}"
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
-        return [*found, "the list of tokens is missing"]
+        yield "the list of tokens is missing"
+        return
     if len(tokens) != config.vocab_size:
-        found.append(f"there are {len(tokens)} tokens for {config.vocab_size} rows of the embedding")
+        yield f"there are {len(tokens)} tokens for {config.vocab_size} rows of the embedding"
     merges = metadata.get("tokenizer.ggml.merges")
     for kind, texts in (("tokens", tokens), ("merges", merges if isinstance(merges, list) else [])):
         # C reads a text up to its NUL: what is left may be another one's
         if cut := sum(isinstance(t, str) and "\0" in t for t in texts):
-            found.append(f"a NUL character is in {cut} of the {kind}")
+            yield f"a NUL character is in {cut} of the {kind}"
     if len(set(tokens)) != len(tokens):
-        found.append(f"{len(tokens) - len(set(tokens))} tokens are in the vocabulary twice")
+        yield f"{len(tokens) - len(set(tokens))} tokens are in the vocabulary twice"
     types = metadata.get("tokenizer.ggml.token_type", [])
     if not isinstance(types, list) or len(types) not in (0, len(tokens)):
-        found.append("there are not as many token types as tokens")
-    return found
+        yield "there are not as many token types as tokens"
