@@ -271,6 +271,7 @@ def _(repl: "Repl", text: str) -> None:
         conversation.max_tokens = int(number)
     else:
         repl.set_sampling(**{key: number})
+        repl.set_by_hand[key] = number
     repl.note(f"{key} = {number}")
 
 

@@ -64,27 +64,37 @@ class Wishes:
             running = open_running(model, typed, least_ctx=n_ctx, exact_routing=self.exact_routing)
         return running or open_model(model, wishes, exact_routing=self.exact_routing)
 
-    def sampling(self, model: Model) -> SamplingOptions:
-        """Sampling options for a model. Raises InputError for impossible values."""
+    def sampling(self, model: Model, backend: Backend | None = None) -> SamplingOptions:
+        """Sampling options for a model. Raises InputError for impossible values.
+
+        Args:
+            backend: that answers for it, where there is one yet: a server knows better what its model needs.
+        """
+        suits = {"temperature": model.temperature, "repeat_penalty": model.repeat_penalty}
+        if model.path is None and backend:
+            from coderv2_local.remote import RemoteBackend
+
+            suits |= backend.suits if isinstance(backend, RemoteBackend) else {}
 
         def first(given: float | None, key: str, default: float) -> float:
             return given if given is not None else self.settings.get(key, default)
 
         return SamplingOptions(
-            temperature=first(self.temperature, "chat.temperature", model.temperature),
+            temperature=first(self.temperature, "chat.temperature", suits["temperature"]),
             top_p=first(self.top_p, "chat.top_p", TOP_P),
             top_k=self.settings.get("chat.top_k", SamplingOptions.top_k),
             min_p=self.settings.get("chat.min_p", SamplingOptions.min_p),
-            repeat_penalty=first(self.repeat_penalty, "chat.repeat_penalty", model.repeat_penalty),
+            repeat_penalty=first(self.repeat_penalty, "chat.repeat_penalty", suits["repeat_penalty"]),
             seed=new_seed() if self.seed is None else self.seed,
         )
 
     def conversation(self, model: Model) -> Conversation:
         """A conversation with a model, the first one. Raises CoderError."""
         refuse_on_server(model, self.loading())
-        options = self.sampling(model)  # checked before the model is loaded, which takes longer
+        self.sampling(model)  # checked before the model is loaded, which takes longer
         limit = self.max_tokens or self.settings.get("chat.max_tokens", MAX_TOKENS)
-        return Conversation(self.load(model), options, limit, root=Path.cwd())
+        backend = self.load(model)
+        return Conversation(backend, self.sampling(model, backend), limit, root=Path.cwd())
 
     def system_prompt(self) -> str:
         """For a new conversation."""

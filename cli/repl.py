@@ -43,6 +43,7 @@ class Repl:
     Attributes:
         last: the last generation, for speed and statistics.
         proposals: edits found in the last answer.
+        set_by_hand: sampling options that /set changed: they stay whichever model answers.
         begin_with, editor: what the next prompt starts with, and whether in the editor.
         done: leave the loop.
     """
@@ -68,6 +69,7 @@ class Repl:
         self.last: Generation | None = None
         self.generated = 0
         self.proposals: list[Proposal] = []
+        self.set_by_hand: dict[str, object] = {}
         self.begin_with = ""
         self.editor = False
         self.done = False
@@ -208,7 +210,7 @@ class Repl:
         backend = self.wishes.load(model)
         self.conversation.backend.close()
         self.model = model
-        self.conversation.options = self.wishes.sampling(model)
+        self.conversation.options = replace(self.wishes.sampling(model, backend), **self.set_by_hand)  # type: ignore[arg-type]
         if model.path is None and (unused := self.wishes.loading()):
             self.note(f"{', '.join(unused)}: {model.name} is on a server, which decides that itself", "yellow")
         self.use_backend(backend)

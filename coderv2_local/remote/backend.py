@@ -39,6 +39,7 @@ class RemoteBackend:
         server: what kind of server it is, and where, to show.
         model: the id that requests give; `name` is its last part.
         no_infill: why there is no infill; "" where there is.
+        suits: "temperature" and "repeat_penalty" that the model needs, where the server is `coder serve`; else empty.
 
     Raises:
         InputError: the model has to be named, or the server refused.
@@ -58,6 +59,7 @@ class RemoteBackend:
         self.name = shown_name(served)
         self.server = f"{'coder serve' if served.is_own else served.flavour.value} at {client.address}"
         self.n_ctx = served.n_ctx
+        self.suits = served.suits
         self.vocabulary_id = ""
         self.capabilities = Capabilities(
             # a server of ours keeps the ids to itself and encodes the text of an answer to the same ones: it can go on

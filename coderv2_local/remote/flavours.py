@@ -1,6 +1,7 @@
 """What a server is, found out by asking it, and what follows: how it fills in, how it counts, what options it knows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -33,6 +34,8 @@ OWNERS = {
 """What `owned_by` says in the list of models."""
 OWN = "coderv2-local"
 """What it says where the server is `coder serve`."""
+LEAST = {"temperature": 0.0, "repeat_penalty": 0.1}
+"""The least that sampling takes; the most is 10 for both."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Served:
         is_own: is it `coder serve`? It speaks as llama-server does, goes on with an answer that was cut, and gives an
             answer without the space that belongs to the layout.
         infill: can the model fill in, as far as the server says?
+        suits: "temperature" and "repeat_penalty" as the model needs them, where the server is `coder serve`.
     """
 
     flavour: Flavour
@@ -56,6 +60,7 @@ class Served:
     template: str | None = None
     is_own: bool = False
     infill: bool = True
+    suits: Mapping[str, float] = field(default_factory=dict)
 
 
 def recognize(client: Client) -> Served:
@@ -78,11 +83,13 @@ def recognize(client: Client) -> Served:
     details: Any = entry.get("meta")
     details = details if isinstance(details, dict) else {}
     n_ctx = _count(entry.get("max_model_len")) or _count(details.get("n_ctx"))
-    template = None
+    template, suits = None, {}
+    is_own = entry.get("owned_by") == OWN
     if flavour in (Flavour.LLAMA_SERVER, Flavour.OTHER) and (props := _props(client, flavour)):
         flavour = Flavour.LLAMA_SERVER
         n_ctx = _count(props["default_generation_settings"].get("n_ctx")) or n_ctx
         template = props.get("chat_template")
+        suits = _suits(props["default_generation_settings"].get("params")) if is_own else {}
     elif flavour is Flavour.OTHER and entry.get("owned_by") == "me" and "permissions" in entry:
         flavour = Flavour.LLAMA_CPP_PYTHON
     return Served(
@@ -91,8 +98,9 @@ def recognize(client: Client) -> Served:
         n_ctx,
         _count(details.get("n_params")),
         template if isinstance(template, str) else None,
-        is_own=entry.get("owned_by") == OWN,
+        is_own=is_own,
         infill=details.get("infill") is not False,
+        suits=suits,
     )
 
 
@@ -123,6 +131,13 @@ def _props(client: Client, flavour: Flavour) -> dict[str, Any] | None:
         return None
     is_props = isinstance(props, dict) and isinstance(props.get("default_generation_settings"), dict)
     return props if is_props else None
+
+
+def _suits(params: Any) -> dict[str, float]:
+    """What is a number that sampling can use. A server may say anything."""
+    values = params if isinstance(params, dict) else {}
+    numbers = {name: values[name] for name in LEAST if type(values.get(name)) in (int, float)}
+    return {name: float(value) for name, value in numbers.items() if LEAST[name] <= value <= 10}
 
 
 def _count(value: Any) -> int | None:

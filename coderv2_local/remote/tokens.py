@@ -47,6 +47,8 @@ class Tokenizer:
 
     def prompt_length(self, messages: Sequence[Message]) -> int | None:
         """Tokens of a conversation, laid out by the server's template; None where the server cannot say."""
+        if not messages and self._served.flavour in (Flavour.LLAMA_SERVER, Flavour.VLLM):
+            return 0  # they refuse to lay out nothing
         turns = [{"role": m.role, "content": m.content} for m in messages]
         if self._served.flavour is Flavour.LLAMA_SERVER:
             laid_out = self._post("apply-template", {"messages": turns}, "prompt", str)
