@@ -70,9 +70,7 @@ def _with_fused_experts(table: list[Wanted], model: GgufModel) -> list[Wanted]:
 
 def _as_stored(wanted: Wanted) -> Wanted:
     """The same tensor, taken from a tensor of the same name: one part for each outermost slice of a stack."""
-    slices, rows = (wanted.shape[0], wanted.shape[1]) if len(wanted.shape) == 3 else (1, 0)
-    if slices == 1:
-        rows = wanted.shape[0] if len(wanted.shape) > 1 else 1
+    slices, rows = (1, 1, *wanted.shape[:-1])[-2:]
     shape = (slices * rows, wanted.shape[-1])
     return Wanted(wanted.name, wanted.shape, tuple(Part(wanted.name, shape, s * rows, rows) for s in range(slices)))
 

@@ -65,6 +65,13 @@ def test_an_old_f32_file_becomes_what_a_new_conversion_gives(tmp_path: Path, con
         convert(new, tmp_path / "again.gguf")
 
 
+def test_a_stack_of_one_keeps_all_its_rows(tmp_path: Path) -> None:
+    one = {"num_attention_heads": 1, "num_key_value_heads": 1, "n_routed_experts": 1, "num_experts_per_tok": 1}
+    folder = write_checkpoint(tmp_path / "in", LITE | one)
+    again = convert(convert(folder, tmp_path / "f32.gguf", "f32"), tmp_path / "f16.gguf", "f16")
+    assert read_tensors(again) == read_tensors(convert(folder, tmp_path / "direct.gguf", "f16"))
+
+
 def test_only_the_split_tensor_is_touched(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "in")
     old = write_gguf(folder, tmp_path / "old.gguf", split_mla=False, matrices="Q4_0")

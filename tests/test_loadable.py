@@ -15,7 +15,9 @@ from quant.errors import InputError
 
 @pytest.fixture(scope="module")
 def header() -> GgufHeader:
-    return read_header(find_model("tiny").path)
+    path = find_model("tiny").path
+    assert path is not None
+    return read_header(path)
 
 
 def with_keys(header: GgufHeader, **changed: Any) -> GgufHeader:
