@@ -39,8 +39,8 @@ def begin(wishes: Wishes, model: str | None, files: Sequence[str], *, resume: bo
         repl.note(f"a new session (coder chat --resume: {last})")
     if notice:
         repl.note(notice, "yellow")
-    system = (wishes.system or "") if events else wishes.system_prompt()
-    if system and system != repl.conversation.system:
+    system = wishes.system if events else wishes.system_prompt()
+    if system is not None and system != repl.conversation.system:
         repl.conversation.set_system(system)
     tell_interrupted(repl)
     for file in attachments:

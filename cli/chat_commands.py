@@ -231,13 +231,15 @@ def _(repl: "Repl", _: str) -> None:
     repl.screen.print(sessions_table(repl.sessions, current=repl.session.name))
 
 
-@command("system", "[TEXT]", "the system prompt; with TEXT, replace it")
+@command("system", "[TEXT]", 'the system prompt; with TEXT, replace it; with "", remove it')
 def _(repl: "Repl", text: str) -> None:
     if not text:
         repl.note(repl.conversation.system or "there is no system prompt", "default")
         return
+    text = "" if text in ('""', "''") else text
     repl.conversation.set_system(text)
-    repl.note("the system prompt is set; everything is evaluated again with the next question")
+    done = "set" if text else "removed"
+    repl.note(f"the system prompt is {done}; everything is evaluated again with the next question")
     repl.count()
 
 
@@ -281,19 +283,24 @@ def _(repl: "Repl", _: str) -> None:
     used, size = conversation.used(), conversation.backend.n_ctx
     table = Table.grid(padding=(0, 2))
 
-    def row(what: str, tokens: int | None) -> None:
+    def row(what: str, tokens: int | None) -> int:
         table.add_row(what, "?" if tokens is None else str(tokens))
+        return tokens or 0
 
-    if conversation.system:
-        row("system prompt", count(conversation.system))
-    for file in conversation.files:
-        row(escape(file.name), count(file.block()))
-    row(f"turns ({len(conversation.turns)})", count("".join(t.question + (t.answer or "") for t in conversation.turns)))
+    parts = row("system prompt", count(conversation.system)) if conversation.system else 0
+    for file, is_new in (version for turn in conversation.turns for version in turn.versions):
+        parts += row(escape(file.name), count(file.block(is_new)))
+    turns = "".join(t.question + (t.answer or "") for t in conversation.turns)
+    parts += row(f"turns ({len(conversation.turns)})", count(turns))
     if used is not None:
+        row("signs between them", max(used - parts, 0))
         row("all, laid out", used)
-        if size is not None:
-            row("free for questions", max(size - used - conversation.reserve, 0))
-            row("held free for an answer", conversation.reserve)
+    waiting = sum(
+        row(f"{escape(file.name)}, goes with the next question", count(file.block())) for file in conversation.pending
+    )
+    if used is not None and size is not None:
+        row("free for questions", max(size - used - waiting - conversation.reserve, 0))
+        row("held free for an answer", conversation.reserve)
     repl.screen.print(table)
 
 

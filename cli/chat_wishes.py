@@ -97,8 +97,8 @@ class Wishes:
         return Conversation(backend, self.sampling(model, backend), limit, root=Path.cwd())
 
     def system_prompt(self) -> str:
-        """For a new conversation."""
-        return self.system or self.settings.get("chat.system", "")
+        """For a new conversation. An empty one that was typed is none, whatever the settings say."""
+        return self.settings.get("chat.system", "") if self.system is None else self.system
 
     def attachments(self, patterns: Sequence[str]) -> list[Attachment]:
         """The files that were named, read. Raises InputError."""

@@ -141,7 +141,8 @@ class Repl:
             elif not failed or text or not replace_ended(self):
                 break
             begin = self.conversation.resume
-        if not text and self.conversation.turns and self.conversation.turns[-1].answer is None:
+        unanswered = bool(self.conversation.turns) and self.conversation.turns[-1].answer is None
+        if not text and unanswered:
             self.conversation.take_back()
         if failed:
             self.show_error(failed)
@@ -151,6 +152,8 @@ class Repl:
             self.note("stopped; /continue goes on" if text else "stopped")
         elif asked.generation.reason == "length":
             self.note("the answer reached its longest length; /continue goes on")
+        elif not text:
+            self.note("the model says nothing" if unanswered else "the answer was complete: the model adds nothing")
         self._find_edits(text)
         self.count()
         self._save_state()
