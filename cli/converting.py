@@ -81,7 +81,8 @@ def run(request: Request) -> None:
 
 def _plan(request: Request, destination: Path, options: Options) -> Job:
     if not Path(request.source).exists() and is_repo_id(request.source):
-        return plan_hub(request.source, request.revision, destination, options, only_look=request.dry_run)
+        look, fresh = request.dry_run, request.fresh
+        return plan_hub(request.source, request.revision, destination, options, only_look=look, fresh=fresh)
     return plan_source(Path(request.source), destination, options, only_look=request.dry_run)
 
 

@@ -157,6 +157,8 @@ def _build(wanted: Wanted, request: Request, screen: Console) -> Installed:
             shards = min(SHARDS_ON_DISK, len(model.headers)) * model.shard_bytes
             needed = max(0, plan.total_bytes - bytes_on_disk(plan)) + shards
             ready.check_room(destination.parent, needed, f"{wanted.name} as {wanted.recipe}")
+            if job.begun:
+                screen.print(f"note: {job.begun.notice}")
             screen.print(
                 f"Building {readable(plan.total_bytes)} from {readable(model.total_bytes)} of {wanted.repo}, "
                 "which are converted as they come: at no time are more than two of its shards on the disk"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from converters.hub_begun import Begun
 from converters.hub_errors import HubError, ask
 from converters.hub_file import INCOMPLETE, RemoteFile, fetch
 from converters.hub_header import remote_header
@@ -140,10 +141,16 @@ def drop_unused(folder: Path) -> None:
 class HubStore:
     """Shards that come when they are needed and go when they have been used."""
 
-    def __init__(self, model: HubModel, *, new: bool = False) -> None:
-        """`new`: the model's folder is of this run, and goes with it if nothing is fetched into it."""
+    def __init__(self, model: HubModel, *, new: bool = False, begun: Begun | None = None) -> None:
+        """Nothing is fetched before `prepare`.
+
+        Args:
+            model: its folder is where shards go.
+            new: the folder is of this run, and goes with it if nothing is fetched into it.
+            begun: noted there once something is.
+        """
         self.model = model
-        self._new = new
+        self._new, self._begun = new, begun
         self._local = CheckpointStore(model.checkpoint)
         self._lock = threading.Lock()
         self._left: Counter[str] = Counter()
@@ -155,6 +162,8 @@ class HubStore:
 
     def prepare(self, order: Sequence[str]) -> None:
         """See `Store`. Starts fetching shards in the order in which they will be read."""
+        if self._begun:
+            self._begun.note(self.model.folder)
         shards = [self.model.checkpoint.tensors[stored].shard for stored in order]
         self._left = Counter(shards)
         self._ready = {shard: threading.Event() for shard in dict.fromkeys(shards)}

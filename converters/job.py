@@ -3,14 +3,16 @@
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.config import ModelConfig, read_config
 from converters.gguf_config import config_of
 from converters.gguf_header import read_header
 from converters.gguf_model import open_gguf
-from converters.hub import HubStore, drop_unused, open_model
+from converters.hub import HubModel, HubStore, drop_unused, open_model
+from converters.hub_begun import Begun, begun
+from converters.hub_errors import HubError
 from converters.imatrix import Imatrix
 from converters.json_file import read_json_object
 from converters.metadata import ARCHITECTURE, Metadata, architecture_keys, text, tokenizer_keys, u32
@@ -50,6 +52,8 @@ class Job:
 
     plan: Plan
     store: Store
+    begun: Begun | None = None
+    """Of the Hub: at what an interrupted run began, where this one goes on at it. It is among the plan's notices."""
 
 
 def check_options(options: Options) -> None:
@@ -101,10 +105,19 @@ def plan_folder(folder: Path, destination: Path, options: Options) -> Job:
     return _plan_checkpoint(checkpoint, store, fingerprint_files(paths), name, destination, options)
 
 
-def plan_hub(repo: str, revision: str | None, destination: Path, options: Options, *, only_look: bool = False) -> Job:
+def plan_hub(
+    repo: str,
+    revision: str | None,
+    destination: Path,
+    options: Options,
+    *,
+    only_look: bool = False,
+    fresh: bool = False,
+) -> Job:
     """Plan the conversion of a model on the Hub; its small files go into a folder beside `destination`.
 
-    With `only_look` into another one, which the caller discards: the first may hold an interrupted run's shards.
+    With `only_look` into another one, which the caller discards: the first may hold an interrupted run's shards. Unless
+    `fresh`, the plan is for the revision at which that run began, where `revision` does not name another.
 
     Raises:
         InputError: no such model, no connection, or what `plan_source` refuses.
@@ -112,17 +125,30 @@ def plan_hub(repo: str, revision: str | None, destination: Path, options: Option
     check_options(options)
     if not destination.parent.is_dir():
         raise InputError(f"{destination.parent} is not a folder", hint="make it first")
-    folder = destination.with_name(destination.name + (".look" if only_look else ".download"))
+    download = destination.with_name(destination.name + ".download")
+    folder = destination.with_name(destination.name + ".look") if only_look else download
     new = only_look or not folder.exists()
+    earlier = None if fresh else begun(download, repo, revision)
     try:
-        model = open_model(repo, revision, folder)
-        store, name = HubStore(model, new=new), repo.split("/")[1]
+        model = _open(earlier, folder) if earlier else open_model(repo, revision, folder)
+        noted = earlier or Begun(repo, revision or "", model.revision)
+        store, name = HubStore(model, new=new, begun=noted), repo.split("/")[1]
         said = {"repository": repo, "revision": model.revision}
-        return _plan_checkpoint(model.checkpoint, store, model.fingerprint, name, destination, options, **said)
+        job = _plan_checkpoint(model.checkpoint, store, model.fingerprint, name, destination, options, **said)
+        notices = ((earlier.notice,) if earlier else ()) + job.plan.notices
+        return replace(job, plan=replace(job.plan, notices=notices), begun=earlier)
     except BaseException:
         if new:  # else an interrupted run's, which may go on once the Hub or the options are right
             drop_unused(folder)
         raise
+
+
+def _open(earlier: Begun, folder: Path) -> HubModel:
+    """The model at the revision at which an interrupted run began; errors as in `open_model`."""
+    try:
+        return open_model(earlier.repo, earlier.revision, folder)
+    except HubError as error:
+        raise earlier.gone(error) from error.__cause__
 
 
 def _plan_checkpoint(

@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.path.startswith(prefix):
                 self._refuse(404, "EntryNotFound")
                 return
-        self._refuse(404, "RepoNotFound")
+        self._refuse(404, "RevisionNotFound" if "/revision/" in self.path else "RepoNotFound")
 
     def _refuse(self, status: int, code: str = "") -> None:
         self.send_response(status)
@@ -208,7 +208,7 @@ def sha256(path: Path) -> str:
 def serving(repos: dict[str, Path], work: Path) -> Iterator[Hub]:
     """A server while the block runs."""
     server = Hub(repos, work)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.closing.set()

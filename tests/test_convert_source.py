@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import typer
 from checkpoints import write_checkpoint
-from hub_server import Hub, serving
+from hub_server import COMMIT, Hub, serving
 from typer.testing import CliRunner, Result
 
+from cli import pulling
 from cli.convert import convert as command
+from converters.gguf_header import read_header
 from converters.hub_errors import HubError
 from converters.job import Options, closing, plan_hub
 from quant.errors import CoderError, InputError
@@ -93,3 +95,68 @@ def test_what_is_there_already_leaves_no_download(hub: Hub) -> None:
     other = run(REPO, "x.gguf", "-q", "q4_0")
     assert isinstance(other.exception, CoderError)
     assert names(hub.work) == ["x.gguf"]
+
+
+# --- the revision at which it was begun ----------------------------------------------------------------------------
+
+NEWER = "f" * 40
+
+
+def interrupted(hub: Hub) -> None:
+    """A run that ends in the middle; then somebody edits the README."""
+    hub.faults.break_after = 1
+    assert isinstance(run(REPO, "x.gguf", "-q", "q8_0").exception, HubError)
+    hub.faults.break_after = None
+    hub.commits.append(NEWER)
+
+
+def revision(path: Path) -> str:
+    return str(read_header(path).metadata["coder.convert.revision"])
+
+
+def test_an_interrupted_run_goes_on_at_the_revision_at_which_it_began(hub: Hub) -> None:
+    interrupted(hub)
+    look = run(REPO, "x.gguf", "-q", "q8_0", "--dry-run")
+    assert f"going on with revision {COMMIT[:12]}" in look.stdout
+    done = run(REPO, "x.gguf", "-q", "q8_0")
+    assert done.exit_code == 0, done.exception
+    assert f"note: going on with revision {COMMIT[:12]}" in done.stderr
+    assert "Went on" in done.stderr
+    assert revision(hub.work / "x.gguf") == COMMIT
+    assert names(hub.work) == ["x.gguf"]
+    assert run(REPO, "y.gguf", "-q", "q8_0").exit_code == 0
+    assert revision(hub.work / "y.gguf") == NEWER
+
+
+def test_a_run_goes_on_at_another_revision_only_from_its_beginning(hub: Hub) -> None:
+    interrupted(hub)
+    other = run(REPO, "x.gguf", "-q", "q8_0", "--revision", NEWER)
+    assert "other settings or another source" in str(other.exception)
+    assert run(REPO, "x.gguf", "-q", "q8_0", "--fresh").exit_code == 0
+    assert revision(hub.work / "x.gguf") == NEWER
+
+
+def test_a_revision_that_the_hub_has_no_longer_is_said(hub: Hub) -> None:
+    interrupted(hub)
+    hub.commits.remove(COMMIT)
+    gone = run(REPO, "x.gguf", "-q", "q8_0").exception
+    assert isinstance(gone, HubError)
+    assert COMMIT[:12] in gone.message
+    assert "--fresh" in gone.hint
+
+
+def test_coder_pull_goes_on_at_the_revision_at_which_it_began(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CODER_HOME", str(hub.work / "home"))
+    (hub.work / "home").mkdir()
+    (hub.work / "home" / "config.toml").write_text(f'[models.mine]\nrepo = "{REPO}"\n')
+    hub.faults.break_after = 1
+    with pytest.raises(HubError):
+        pulling.run(pulling.Request("mine", "q8_0"))
+    hub.faults.break_after = None
+    hub.commits.append(NEWER)
+    entry = pulling.run(pulling.Request("mine", "q8_0"))
+    assert entry.source == f"{REPO}@{COMMIT[:12]}"
+    assert f"note: going on with revision {COMMIT[:12]}" in capsys.readouterr().err
+    assert names(entry.path.parent) == [".mine-q8_0.lock", "mine-q8_0.gguf", "mine-q8_0.json"]
