@@ -1,13 +1,13 @@
 """Threads that make the pieces of a plan, and the loop that syncs and notes what they have finished."""
 
 import contextlib
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable
 
 from converters.journal import Journal
+from converters.output_files import OutputFiles
 from converters.plan import Plan
 from converters.produce import NonFiniteError, Producer
 
@@ -21,37 +21,41 @@ Report = Callable[[int], None]
 class Workers:
     """Threads that take pieces, and the loop that notes what they finished."""
 
-    def __init__(self, plan: Plan, producer: Producer, files: dict[int, int], journal: Journal, report: Report) -> None:
-        self.plan, self.producer, self.files, self.journal, self.report = plan, producer, files, journal, report
+    def __init__(self, plan: Plan, producer: Producer, outputs: OutputFiles, journal: Journal, report: Report) -> None:
+        self.plan, self.producer, self.outputs, self.journal, self.report = plan, producer, outputs, journal, report
         self._numbers = [i for i in range(len(plan.pieces)) if i not in journal.done]
         self._todo = iter(self._numbers)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._finished: queue.SimpleQueue[tuple[int, int] | BaseException | None] = queue.SimpleQueue()
+        self._refused: list[int] = []
 
     def stored_in_order(self) -> list[str]:
         """The stored tensors that will be read, one entry a piece."""
-        pieces = [self.plan.pieces[n] for n in self._numbers]
-        return [self.plan.tensors[p.tensor].wanted.parts[p.part].stored for p in pieces]
+        return [self._stored(n) for n in self._numbers]
 
     def work(self, threads: int) -> None:
-        """Make all pieces that are not done.
+        """Make all pieces that are not done, and note them.
 
         Raises:
-            NonFiniteError: a weight is NaN or infinite.
-            OSError: the output cannot be written; what is done has been noted.
+            NonFiniteError: a weight is NaN or infinite; nothing is noted any more of the file that it came from.
+            OSError: the output cannot be written; what is done and on disk has been noted.
             CoderError: the source cannot be read any more.
         """
         workers = [threading.Thread(target=self._worker, name=f"quantize-{n}", daemon=True) for n in range(threads)]
         for w in workers:
             w.start()
         try:
-            self._collect(len(workers))
-        finally:
-            self._stop.set()
-            self.producer.store.stop()  # else Ctrl-C would wait for a whole shard to arrive
-            for w in workers:
-                w.join()
+            try:
+                self._collect(len(workers))
+            finally:
+                self._stop.set()
+                self.producer.store.stop()  # else Ctrl-C would wait for a whole shard to arrive
+                for w in workers:
+                    w.join()
+        except NonFiniteError:
+            self._doubt_source()
+            raise
 
     def _worker(self) -> None:
         try:
@@ -61,9 +65,13 @@ class Workers:
                 if number is None:
                     break
                 piece = self.plan.pieces[number]
-                data = self.producer.make(piece)
+                try:
+                    data = self.producer.make(piece)
+                except NonFiniteError:
+                    self._refused.append(number)
+                    raise
                 file, position = self.producer.position(piece)
-                write_at(self.files[file], position, data.data.cast("B"))
+                self.outputs.write(file, position, data.data.cast("B"))
                 self._finished.put((number, data.nbytes))
         except BaseException as e:  # handed to the main thread, which raises it
             self._finished.put(e)
@@ -88,29 +96,27 @@ class Workers:
                 if pending and time.monotonic() - synced > SYNC_SECONDS:
                     self._note(pending)
                     synced = time.monotonic()
+            self._note(pending)
         except NonFiniteError:
             raise
         except BaseException:
-            self._note(pending)  # Ctrl-C, a full disk: keep what is done
+            self._note(pending)  # Ctrl-C, a full disk: keep what is done. After a failed sync this raises again
             raise
 
     def _note(self, pending: list[int]) -> None:
-        for f in self.files.values():
-            os.fsync(f)
+        self.outputs.sync()
         self.journal.add(pending)
         pending.clear()
 
+    def _doubt_source(self) -> None:
+        """Forget what came from a file with such a weight: its bytes may be damaged elsewhere too."""
+        bad = {self._source(n) for n in self._refused}
+        kept = [n for n in self.journal.done if self._source(n) not in bad]
+        self.journal.start(kept)
 
-_seek_lock = threading.Lock()
+    def _stored(self, number: int) -> str:
+        piece = self.plan.pieces[number]
+        return self.plan.tensors[piece.tensor].wanted.parts[piece.part].stored
 
-
-def write_at(fd: int, position: int, data: memoryview) -> None:
-    """Write all of `data` at byte `position` of an open file."""
-    done = 0
-    while done < len(data):
-        if hasattr(os, "pwrite"):
-            done += os.pwrite(fd, data[done:], position + done)
-        else:  # no positioned write on this platform (Windows)
-            with _seek_lock:
-                os.lseek(fd, position + done, os.SEEK_SET)
-                done += os.write(fd, data[done:])
+    def _source(self, number: int) -> str:
+        return self.producer.store.location(self._stored(number))[0]

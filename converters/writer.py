@@ -1,15 +1,19 @@
 """Carrying a plan out: pieces made by threads, written at their offsets, journalled, and renamed when complete."""
 
+import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from converters.journal import Journal
+from converters.hub import SHARDS_ON_DISK, HubStore
+from converters.journal import Busy, Journal
+from converters.output_files import OutputFiles, partial_path
 from converters.plan import OutputFile, Plan
 from converters.produce import NonFiniteError, Producer
 from converters.store import Store
-from converters.workers import Report, Workers, write_at
+from converters.workers import Report, Workers
 from quant.errors import CoderError, InputError
 
 
@@ -19,13 +23,12 @@ def existing_output(plan: Plan) -> bool:
     Raises:
         InputError: a file is there, but it is another one.
     """
-    states = [_state(f) for f in plan.files]
-    journal = journal_path(plan)
+    states = [_state(f.path, f) for f in plan.files]
     if all(s == "same" for s in states):
-        journal.unlink(missing_ok=True)  # of a run that was killed after its last step
+        _clear_up(plan)
         return True
     for f, state in zip(plan.files, states, strict=True):
-        if state == "other" or (state == "same" and not journal.exists()):
+        if state == "other" or (state == "same" and not journal_path(plan).exists()):
             raise InputError(
                 f"{f.path} exists and is not what this conversion would write",
                 hint="choose another name, or --force to replace it",
@@ -39,13 +42,8 @@ def journal_path(plan: Plan) -> Path:
     return first.with_name(first.name + ".journal")
 
 
-def partial_path(file: OutputFile) -> Path:
-    """The name that an output file has until it is complete."""
-    return file.path.with_name(file.path.name + ".partial")
-
-
-def check_room(plan: Plan) -> None:
-    """Is there room for what is still to be written?
+def check_room(plan: Plan, store: Store | None = None) -> None:
+    """Is there room for what is still to be written, and for the shards of a `store` on the Hub meanwhile?
 
     Raises:
         InputError: no such folder, or too little free space in it.
@@ -53,17 +51,23 @@ def check_room(plan: Plan) -> None:
     folder = plan.files[0].path.parent
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", hint="make it first")
-    need, free = plan.total_bytes - bytes_on_disk(plan), shutil.disk_usage(folder).free
+    need, free = plan.total_bytes - bytes_on_disk(plan) + _shards_to_come(store), shutil.disk_usage(folder).free
     if need > free:
+        what = "the output needs" if not isinstance(store, HubStore) else "the output and two shards need"
         raise InputError(
-            f"{folder} has {free / 1e9:.1f} GB free, the output needs {need / 1e9:.1f} GB more",
+            f"{folder} has {free / 1e9:.1f} GB free, {what} {need / 1e9:.1f} GB more",
             hint="free some space or choose another folder",
         )
 
 
 def bytes_on_disk(plan: Plan) -> int:
     """What an interrupted run has left of the output, in bytes that need no more room."""
-    return sum(_allocated(partial_path(f)) for f in plan.files)
+    begun = journal_path(plan).exists()
+    total = 0
+    for f in plan.files:
+        renamed = begun and not partial_path(f).exists() and _state(f.path, f) == "same"
+        total += f.size if renamed else _allocated(partial_path(f))
+    return total
 
 
 def carry_out(
@@ -83,84 +87,120 @@ def carry_out(
         Whether an earlier run was continued.
 
     Raises:
-        InputError: the weights cannot be used; nothing is left behind.
+        InputError: the source or the place cannot be used. Of a run with weights that are NaN or infinite stays what
+            was noted and did not come from the same file; all else leaves things as they were.
         CoderError: the output cannot be written, for example on a full disk; the run can be continued.
     """
+    for f in plan.files:
+        if f.path.is_dir():
+            raise InputError(f"{f.path} is a folder", hint="choose another name")
+    check_room(plan, store)
     try:
         journal = Journal(journal_path(plan), plan.digest, len(plan.pieces))
     except OSError as e:
         raise InputError(f"cannot write into {plan.files[0].path.parent}: {e.strerror or e}") from None
-    if journal.foreign and not fresh:
-        journal.close(remove=False)
-        raise InputError(
-            f"an interrupted conversion with other settings or another source is beside {plan.files[0].path}",
-            hint="finish it with its own settings, or --fresh to start over",
-        )
-    discard = True
+    discard = False
+    outputs = OutputFiles(plan.files)
     try:
-        resumed = journal.resumed and not fresh
-        files = _open_outputs(plan, journal, resumed)
-        discard = False
+        if not fresh:
+            _check_same_run(plan, journal, allow_nonfinite)
+        resumed = not fresh and journal.resumed and _can_go_on(plan, journal)
         if resumed:
+            journal.go_on(unchecked=allow_nonfinite)
             report(_done_bytes(plan, journal.done))
+        else:
+            discard = True  # until there is something to go on from
+            outputs.create()
+            journal.start(unchecked=allow_nonfinite)
+            discard = False
+        unpublished = [f for f in plan.files if partial_path(f).exists()]
         try:
-            run = Workers(plan, Producer(plan, store, allow_nonfinite=allow_nonfinite), files, journal, report)
+            run = Workers(plan, Producer(plan, store, allow_nonfinite=allow_nonfinite), outputs, journal, report)
             store.prepare(run.stored_in_order())
             run.work(threads)
-            for f in files.values():
-                os.fsync(f)
         except NonFiniteError:
-            discard = True
+            discard = not journal.done
             raise
         finally:
-            for f in files.values():
-                os.close(f)
-        _publish(plan)
+            outputs.close()
+        _publish(unpublished)
         discard = True
         store.discard()
     except OSError as e:
         full = e.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full" if full else f"cannot write {plan.files[0].path}: {e.strerror or e}"
-        raise CoderError(what, hint="run the same command again once it can be written: it goes on from here") from e
+        then = "" if discard else ": it goes on from here"
+        raise CoderError(what, hint=f"run the same command again once it can be written{then}") from e
     finally:
         if discard:
-            for file in plan.files:
-                partial_path(file).unlink(missing_ok=True)
+            _remove_partials(plan)
         journal.close(remove=discard)
     return resumed
 
 
-def _open_outputs(plan: Plan, journal: Journal, resumed: bool) -> dict[int, int]:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    if resumed and len(journal.done) < len(plan.pieces) and not all(partial_path(f).exists() for f in plan.files):
-        resumed = False  # the journal outlived the data
-    opened: dict[int, int] = {}
-    for number, f in enumerate(plan.files):
-        if resumed and not partial_path(f).exists():
-            continue  # complete and renamed by the run that was interrupted
-        fd = opened[number] = os.open(partial_path(f), flags, 0o666)
-        if not resumed:
-            os.ftruncate(fd, 0)
-        os.ftruncate(fd, f.size)
-        write_at(fd, 0, memoryview(f.header))
-    if resumed:
-        journal.go_on()
-    else:
-        journal.start()
-    return opened
+def _check_same_run(plan: Plan, journal: Journal, allow_nonfinite: bool) -> None:
+    where = f"beside {plan.files[0].path}"
+    if journal.foreign:
+        raise InputError(
+            f"an interrupted conversion with other settings or another source is {where}",
+            hint="finish it with its own settings, or --fresh to start over",
+        )
+    if journal.unchecked and not allow_nonfinite:
+        raise InputError(
+            f"an interrupted conversion with --allow-nonfinite is {where}: it has not looked for such weights",
+            hint="finish it with --allow-nonfinite, or --fresh to start over",
+        )
 
 
-def _publish(plan: Plan) -> None:
+def _can_go_on(plan: Plan, journal: Journal) -> bool:
+    """Are the files there that the journal tells of? It may have outlived them, or they have been changed."""
+    complete = len(journal.done) == len(plan.pieces)  # only then has any file been given its name
+    for f in plan.files:
+        state = _state(partial_path(f), f)
+        if state == "none" and complete:
+            state = _state(f.path, f)
+        if state != "same":
+            return False
+    return True
+
+
+def _publish(files: Sequence[OutputFile]) -> None:
     """Give the files their names; the first one, which is what loaders open, last."""
-    for f in reversed(plan.files):
-        if partial_path(f).exists():
-            os.replace(partial_path(f), f.path)
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(plan.files[0].path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    for f in reversed(files):
+        os.replace(partial_path(f), f.path)
+    if files and hasattr(os, "O_DIRECTORY"):
+        folder = os.open(files[0].path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _clear_up(plan: Plan) -> None:
+    """Remove what a run of this very plan has left, killed after its last step or stopped while it made all again."""
+    if not journal_path(plan).exists():
+        return
+    with contextlib.suppress(OSError, Busy):  # what is in use, or cannot be removed, may stay
+        journal = Journal(journal_path(plan), plan.digest, len(plan.pieces))
+        try:
+            if not journal.foreign:
+                _remove_partials(plan)
+        finally:
+            journal.close(remove=not journal.foreign)
+
+
+def _remove_partials(plan: Plan) -> None:
+    for f in plan.files:
+        partial_path(f).unlink(missing_ok=True)
+
+
+def _shards_to_come(store: Store | None) -> int:
+    """Bytes that shards on their way will take up at most, over what they take up now."""
+    if not isinstance(store, HubStore):
+        return 0
+    model = store.model
+    here = sum(_allocated(p) for p in model.folder.glob("*.safetensors*"))
+    return max(0, min(SHARDS_ON_DISK, len(model.headers)) * model.shard_bytes - here)
 
 
 def _done_bytes(plan: Plan, done: set[int]) -> int:
@@ -174,15 +214,15 @@ def _done_bytes(plan: Plan, done: set[int]) -> int:
     return total
 
 
-def _state(file: OutputFile) -> str:
-    """ "none", "same" (complete, with this header) or "other"."""
+def _state(path: Path, file: OutputFile) -> str:
+    """What lies at `path`: "none", "same" (of the file's size, with its header) or "other"."""
     try:
-        with open(file.path, "rb") as f:
+        with open(path, "rb") as f:
             same = os.fstat(f.fileno()).st_size == file.size and f.read(len(file.header)) == file.header
     except FileNotFoundError:
         return "none"
     except OSError as e:
-        raise InputError(f"cannot read {file.path}: {e.strerror or e}") from None
+        raise InputError(f"cannot read {path}: {e.strerror or e}") from None
     return "same" if same else "other"
 
 
