@@ -6,14 +6,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.chat_edits import tell_interrupted
+from cli.chat_session import model_of, pick
 from cli.chat_wishes import Wishes
 from cli.repl import Repl
 from coderv2_local.home import home_folder
-from coderv2_local.models import Model, is_first_run
-from coderv2_local.sessions.conversation import Event
-from coderv2_local.sessions.store import Session, Sessions, check_name
+from coderv2_local.models import is_first_run
+from coderv2_local.sessions.store import Sessions
 from coderv2_local.stream import printable
-from quant.errors import CoderError, InputError
+from quant.errors import CoderError
 
 
 def begin(wishes: Wishes, model: str | None, files: Sequence[str], *, resume: bool, session: str | None) -> None:
@@ -76,31 +76,3 @@ def name_the_right_one(screen: Console) -> None:
         (f"coder pull {row.model}", "gets what suits this machine") if row else ("coder plan", "says what runs")
     )
     screen.print(f"[dim]Nothing better is installed: [/][bold]{command}[/][dim] {end}[/]")
-
-
-def pick(sessions: Sessions, *, resume: bool, name: str | None) -> tuple[Session, list[Event], str]:
-    """The session to go on with, or a new one; its events, and a notice.
-
-    Raises:
-        InputError: nothing to resume, or the session cannot be opened.
-    """
-    if resume and name is None:
-        name = sessions.latest()
-        if name is None:
-            raise InputError("there is no session to resume yet", hint="`coder chat` begins one")
-    if name is None:
-        return sessions.new(), [], ""
-    if resume or name in sessions.names():
-        return sessions.open(name)
-    check_name(name)
-    begun = sessions.new()
-    begun.rename(name)
-    return begun, [], ""
-
-
-def model_of(session: Session, wishes: Wishes) -> Model:
-    """The model that a session was begun with; where it is no longer there, the one that is used without a name."""
-    try:
-        return wishes.find(session.model)
-    except InputError:
-        return wishes.find(None)

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,7 @@ from cli.options import (
 )
 from cli.piped import piped_text
 from coderv2_local.stream import printable
-from quant.errors import InputError
+from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
     from cli.chat_wishes import Wishes
@@ -80,8 +79,10 @@ def chat(
         server=not no_server,
     )
     if question is not None:
-        answer_once(wishes, model, files or [], question, as_json=as_json)
+        answer_once(wishes, model, files or [], question, as_json=as_json, resume=resume, session=session)
         return
+    if as_json:
+        raise InputError("--json is for one answer, not for a conversation", hint='ask with -p "…"')
     from cli.begin import begin
 
     begin(wishes, model, files or [], resume=resume, session=session)
@@ -97,26 +98,50 @@ def one_shot_question(prompt: str | None) -> str | None:
     return "\n\n".join(parts)
 
 
-def answer_once(wishes: "Wishes", model: str | None, files: list[str], question: str, *, as_json: bool) -> None:
-    """Print the answer to stdout, and nothing else."""
-    from cli.chat_backend import who_answers
+def answer_once(
+    wishes: "Wishes",
+    model: str | None,
+    files: list[str],
+    question: str,
+    *,
+    as_json: bool,
+    resume: bool = False,
+    session: str | None = None,
+) -> None:
+    """Print the answer to stdout, and nothing else. Where a session is named, it goes on with this question.
 
-    with closing(wishes.conversation(wishes.find(model))) as conversation:
-        if wishes.system_prompt():
-            conversation.set_system(wishes.system_prompt())
-        for file in wishes.attachments(files):
-            conversation.attach(file)
-        asked = conversation.ask(question)
+    Raises:
+        InputError: there is no such session, or it is in use or damaged; a file or model that cannot be used.
+        CoderError: what answering raises. What came of the answer is kept in the session.
+    """
+    from cli.chat_backend import who_answers
+    from cli.chat_session import for_one_question
+
+    attachments = wishes.attachments(files)
+    with for_one_question(wishes, model, resume=resume, name=session) as (conversation, notice):
+        try:
+            for file in attachments:
+                conversation.attach(file)
+            asked = conversation.ask(question)
+        except CoderError as error:
+            if error.hint.startswith("/"):  # a command, which only a conversation takes
+                error.hint = "ask less or show less, or give a larger --ctx where the model has one"
+            raise
         screen = Console(stderr=True, highlight=False, soft_wrap=True)
         backend, shrinking = conversation.backend, str(asked.shrinking) if asked.shrinking else ""
-        for text in filter(None, [who_answers(backend), *backend.notices, shrinking]):
-            screen.print(f"note: {printable(text)}", markup=False)
-        generation, text = asked.generation, ""
-        for chunk in generation:
-            text += chunk
-            if not as_json:
-                sys.stdout.write(chunk)
-                sys.stdout.flush()
+        for said in filter(None, [notice, who_answers(backend), *backend.notices, shrinking]):
+            screen.print(f"note: {printable(said)}", markup=False)
+        generation, text, whole = asked.generation, "", False
+        try:
+            for chunk in generation:
+                text += chunk
+                if not as_json:
+                    sys.stdout.write(chunk)
+                    sys.stdout.flush()
+            whole = True
+        finally:
+            if text:
+                conversation.keep(generation, text, cut=not whole)
         if as_json:
             report = {
                 "text": text,

@@ -160,7 +160,7 @@ class Conversation:
             if length > free:
                 raise InputError(
                     f"{file.name} has {length} tokens, and {max(free, 0)} are free for files",
-                    hint="/drop other files, or start with a larger --ctx",
+                    hint="/drop other files, or start with a larger --ctx where the model has one",
                 )
         self._do({"do": "attach", **_file_event(file)})
         return length
@@ -314,7 +314,7 @@ class Conversation:
             if file is None:
                 raise ContextFull(
                     f"this question has {self.used()} tokens with its files, and the context {size}",
-                    hint="/drop files, shorten it, or start with a larger --ctx",
+                    hint="/drop files, shorten it, or start with a larger --ctx where the model has one",
                 )
             self._remove({file.name})
             dropped.append(file.name)

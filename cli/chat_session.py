@@ -1,0 +1,70 @@
+"""Which session a conversation goes on with, or begins."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from cli.chat_wishes import Wishes
+from coderv2_local.home import home_folder
+from coderv2_local.models import Model
+from coderv2_local.sessions.conversation import Conversation, Event
+from coderv2_local.sessions.store import Session, Sessions, check_name
+from quant.errors import InputError
+
+
+@contextmanager
+def for_one_question(
+    wishes: Wishes, model: str | None, *, resume: bool, name: str | None
+) -> Iterator[tuple[Conversation, str]]:
+    """The conversation that a single question belongs to, and a notice or "".
+
+    Without a session it is a new one that is kept nowhere.
+
+    Raises:
+        InputError: there is no such session, or it is in use or damaged; an unknown model.
+        CoderError: the model cannot be loaded. Later, from the conversation: the session cannot be written.
+    """
+    if not resume and name is None:
+        with closing(wishes.conversation(wishes.find(model))) as conversation:
+            if wishes.system_prompt():
+                conversation.set_system(wishes.system_prompt())
+            yield conversation, ""
+        return
+    session, events, notice = pick(Sessions(home_folder("sessions")), resume=resume, name=name)
+    with closing(session):
+        chosen = model_of(session, wishes) if model is None and events else wishes.find(model)
+        session.model = session.model or chosen.reference
+        with closing(wishes.conversation(chosen)) as conversation:
+            conversation.replay(events)
+            conversation.journal = session.write
+            system = wishes.system if events else wishes.system_prompt()
+            if system is not None and system != conversation.system:
+                conversation.set_system(system)
+            yield conversation, notice
+
+
+def pick(sessions: Sessions, *, resume: bool, name: str | None) -> tuple[Session, list[Event], str]:
+    """The session to go on with, or a new one; its events, and a notice.
+
+    Raises:
+        InputError: nothing to resume, or the session cannot be opened.
+    """
+    if resume and name is None:
+        name = sessions.latest()
+        if name is None:
+            raise InputError("there is no session to resume yet", hint="`coder chat` begins one")
+    if name is None:
+        return sessions.new(), [], ""
+    if resume or name in sessions.names():
+        return sessions.open(name)
+    check_name(name)
+    begun = sessions.new()
+    begun.rename(name)
+    return begun, [], ""
+
+
+def model_of(session: Session, wishes: Wishes) -> Model:
+    """The model that a session was begun with; where it is no longer there, the one that is used without a name."""
+    try:
+        return wishes.find(session.model)
+    except InputError:
+        return wishes.find(None)
