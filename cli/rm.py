@@ -35,6 +35,7 @@ def rm(
         for key in {key_of_leftover(p) for p in rest} - ({entry.key} if entry else set()):
             stack.enter_context(installed.locked(key))
         _ask(_what(entry, damaged, rest), yes)
+        lost = _lost(entry)
         if entry:
             installed.remove(entry)
         if damaged:
@@ -42,7 +43,7 @@ def rm(
         for path in rest:
             _delete(path)
     if entry and not entry.owned:
-        screen.print(f"{entry.name} is forgotten; {entry.path} stays.")
+        screen.print(f"{entry.name} is forgotten; {f'{lost} was gone already' if lost else f'{entry.path} stays'}.")
     else:
         screen.print(f"{name} is gone.")
 
@@ -90,17 +91,22 @@ def _what(entry: "Installed | None", damaged: "Damaged | None", rest: list[Path]
     from cli.inspect import readable
 
     if entry and not entry.owned:
-        return f"Forget {entry.name}? The file {entry.path} stays"
+        lost = _lost(entry)
+        return f"Forget {entry.name}, {f'of which {lost} is gone' if lost else f'and leave {entry.path} where it is'}"
     size = (entry.size if entry and not entry.missing else 0) + sum(map(_size, rest))
     things = [*(entry.paths if entry else []), *([damaged.path] if damaged else []), *rest]
     return f"Delete {', '.join(p.name for p in things)} ({readable(size)})"
+
+
+def _lost(entry: "Installed | None") -> Path | None:
+    return next((p for p in entry.paths if not p.is_file()), None) if entry else None
 
 
 def _ask(what: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise InputError(f"{what}? There is nobody to ask", hint="--yes does it without asking")
+        raise InputError(f"there is nobody to ask: {what[0].lower()}{what[1:]}?", hint="--yes does it without asking")
     if not typer.confirm(what + "?", err=True):
         raise CoderError("nothing was removed")
 

@@ -50,7 +50,7 @@ def verify(
     dump: Annotated[
         Path | None, typer.Option(metavar="LOGITS.npy", help="Write one side's raw logits, and stop.")
     ] = None,
-    side: Annotated[Side, typer.Option(help="Whose logits --dump writes.")] = Side.engine,
+    side: Annotated[Side | None, typer.Option(help="Whose logits --dump writes; engine.", show_default=False)] = None,
 ) -> None:
     """Check that a model file computes what its weights and the model's paper say.
 
@@ -69,8 +69,10 @@ def verify(
     threads = threads or usable_cores()
     if (ids is None) != (dump is None):
         raise InputError("--ids and --dump go together", hint="--ids IDS.npy --dump LOGITS.npy --side reference")
+    if side is not None and dump is None:
+        raise InputError("--side is for --dump", hint=f"--ids IDS.npy --dump LOGITS.npy --side {side.value}")
     if ids is not None and dump is not None:
-        write_logits(path, ids, dump, side, against, stock_routing, threads)
+        write_logits(path, ids, dump, side or Side.engine, against, stock_routing, threads)
         return
     prompt = read_text(text) if text else None
     with Progress(TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:

@@ -1,13 +1,16 @@
 """What `coder models` and its neighbours say is true, and what they advise works."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from test_models import home, put
+from test_models import TINY, home, put
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.models import enter
+from coderv2_local import installed
 from coderv2_local.models import find_model
 from coderv2_local.preferences import Preferences
 from quant.errors import InputError
@@ -54,6 +57,33 @@ def test_what_the_settings_name_is_there_to_get(home: Path) -> None:
     assert f"odd has no repo, by your settings: there is nothing to get; mend models.odd in {home}/config" in shown
     put("ours", "q4_k_m")
     assert "ours" not in [m["name"] for m in json.loads(models("--json"))["available"]]
+
+
+def rm(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["rm", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stderr
+
+
+def test_rm_asks_and_answers_in_sentences_that_are_true(home: Path, tmp_path: Path) -> None:
+    entry = put("mine")
+    mine = Path(shutil.copy(entry.path, tmp_path / "mine.gguf"))
+    installed.remove(entry)
+    enter(mine, "mine")
+    with pytest.raises(InputError) as caught:
+        rm("mine")
+    assert caught.value.message == f"there is nobody to ask: forget mine, and leave {mine} where it is?"
+    with pytest.raises(InputError) as caught:
+        rm("zzz", "--yes")
+    assert caught.value.hint == "there is only mine"
+    mine.unlink()
+    with pytest.raises(InputError) as caught:
+        rm("mine")
+    assert caught.value.message == f"there is nobody to ask: forget mine, of which {mine} is gone?"
+    assert rm("mine", "--yes") == f"mine is forgotten; {mine} was gone already.\n"
+    shutil.copy(TINY, mine)
+    enter(mine, "mine")
+    assert rm("mine", "--yes") == f"mine is forgotten; {mine} stays.\n"
 
 
 def test_a_missing_file_is_answered_without_an_option_that_some_commands_lack(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from io import FileIO
+from io import FileIO, StringIO
 
 import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from cli.sessions import sessions_table
 from coderv2_local.sessions.markdown import as_markdown
 from coderv2_local.sessions.store import Sessions
 from quant.errors import CoderError, InputError
@@ -101,6 +103,20 @@ def test_one_session_is_written_by_one_process(sessions):
         sessions.open(session.name)
     session.close()
     sessions.open(session.name)[0].close()
+
+
+@pytest.mark.parametrize("columns", [80, 90, 200])
+def test_the_list_shows_the_first_question_whatever_the_model_is_called(sessions, columns):
+    address = "http://127.0.0.1:8123"
+    session = sessions.new(address)
+    OPEN.append(session)
+    session.write(ASK)
+    out = Console(file=StringIO(), width=columns)
+    out.print(sessions_table(sessions, width=columns))
+    row = out.file.getvalue().splitlines()[1]
+    assert session.name in row
+    assert "Write a parser," in row
+    assert ("127.0.0.1:8123" in row) == (columns == 200)
 
 
 def test_renaming(sessions):

@@ -9,6 +9,7 @@ import typer
 from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
 from typer.testing import CliRunner
 
+from cli.main import app
 from cli.verify import verify as command
 from cli.verify_report import chart
 from coderv2_local.inspection import inspect
@@ -285,6 +286,11 @@ def test_raw_logits_of_both_sides(tmp_path, full, run):
         assert (out[side].dtype, out[side].shape) == (np.float32, (4, 300))
     assert out["engine"] == pytest.approx(out["reference"], abs=1e-3)
     assert out["reference"] == pytest.approx(forward(CheckpointWeights.open(full), ids), abs=1e-4)
+
+
+def test_a_side_without_a_dump_is_refused():
+    with pytest.raises(InputError, match="--side is for --dump"):
+        CliRunner().invoke(app, ["verify", "tiny", "--side", "reference"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("ids", [[1, 300], [-1], [[1, 2]], [0.5], []])

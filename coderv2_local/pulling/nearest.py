@@ -11,5 +11,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
     close = get_close_matches(word, known, 1)
     if close:
         return f"did you mean {close[0]}?"
+    if len(known) == 1:
+        return f"there is only {known[0]}"
     more = ", …" if len(known) > SHOWN else ""
     return f"there are {', '.join(known[:SHOWN])}{more}" if known else "there is nothing of the kind"
