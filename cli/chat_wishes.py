@@ -1,10 +1,11 @@
 """What a user asked of a conversation, on the command line or in the settings, and what follows from it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.options import loading_options, refuse_on_server
+from cli.options import loading_options, refuse_on_server, value_of_setting
 from coderv2_local.backend import Backend
 from coderv2_local.load_settings import load_wishes
 from coderv2_local.models import Model, find_model
@@ -62,7 +63,8 @@ class Wishes:
         if self.server:
             typed = LoadWishes(n_ctx=self.context or None, n_threads=self.threads)
             running = open_running(model, typed, least_ctx=n_ctx, exact_routing=self.exact_routing)
-        return running or open_model(model, wishes, exact_routing=self.exact_routing)
+        with value_of_setting("chat.context", "--ctx") if self.context is None and n_ctx else nullcontext():
+            return running or open_model(model, wishes, exact_routing=self.exact_routing)
 
     def sampling(self, model: Model, backend: Backend | None = None) -> SamplingOptions:
         """Sampling options for a model. Raises InputError for impossible values.

@@ -1,11 +1,13 @@
 """Options that several commands share."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quant.errors import InputError
+from quant.errors import CoderError, InputError
 
 if TYPE_CHECKING:
     from coderv2_local.models import Model
@@ -64,3 +66,19 @@ def refuse_on_server(model: "Model", options: Sequence[str]) -> None:
             f"{', '.join(options)} {decide}, and {model.name} is on a server",
             hint="leave out what a server decides where it is started, or name a file with -m",
         )
+
+
+@contextmanager
+def value_of_setting(key: str, option: str) -> Iterator[None]:
+    """Meanwhile, an error whose hint advises another value for `option`, which nobody typed, names the setting instead.
+
+    Raises:
+        CoderError: the error, of the same kind.
+    """
+    try:
+        yield
+    except CoderError as error:
+        if option in error.hint:
+            error.message = f"{key}: {error.message}"
+            error.hint = re.sub(rf"{option} (\d+)", rf"`coder config {key} \1`", error.hint).replace(option, key)
+        raise

@@ -11,6 +11,7 @@ from coderv2_local import installed, preferences, registry
 from coderv2_local.default_model import default_model
 from coderv2_local.preferences import Preferences
 from quant.errors import InputError
+from quant.recipes import RECIPES
 
 TINY = "tiny"
 ADDRESS = ("http://", "https://")
@@ -58,7 +59,10 @@ def find_model(name: str | None, settings: Preferences | None = None, *, role: s
         InputError: no such file, a model that is not on this machine, or a name that is not known.
     """
     settings = settings or preferences.read()
-    name = name or settings.get(f"{role}.model", None)
+    if name is None and (said := settings.get(f"{role}.model", None)) is not None:
+        return _find_set(said, settings, f"{role}.model")
+    if name == "":
+        raise InputError("the model's name is empty", hint="`coder models` lists what is here")
     here = [] if name == TINY else installed.installed()
     if name is None:
         best = default_model(role, here)
@@ -81,7 +85,7 @@ def find_model(name: str | None, settings: Preferences | None = None, *, role: s
         return _installed(entry, name)
     path = Path(name).expanduser()
     if name in settings.models or (name.split(":")[0] in registry.known_models() and not path.is_file()):
-        raise InputError(f"{name} is not on this machine yet", hint=f"`coder pull {name.split(':')[0]}` gets it")
+        raise InputError(f"{name} is not on this machine yet", hint=f"`{_pull(name)}` gets it")
     if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
         return _file(name, path.name)
     close = get_close_matches(name, {*known_models(settings), *registry.known_models()}, 1)
@@ -102,6 +106,21 @@ def known_models(settings: Preferences | None = None) -> list[str]:
 def is_first_run(model: Model, name: str | None) -> bool:
     """Does the toy answer only because nothing else is installed? `name` is what the user asked for."""
     return model.is_toy and name is None and not installed.installed()
+
+
+def _find_set(name: str, settings: Preferences, key: str) -> Model:
+    """The model that a setting names. Raises InputError, which names the setting."""
+    try:
+        return find_model(name, settings)
+    except InputError as error:
+        change = f"`coder config {key} NAME` sets another model, `coder config {key} --unset` none"
+        raise InputError(f"{key}: {error.message}", hint="; ".join(filter(None, [error.hint, change]))) from None
+
+
+def _pull(name: str) -> str:
+    """The command that gets a model, in the form that is asked for."""
+    name, _, recipe = name.partition(":")
+    return f"coder pull {name} -q {recipe}" if recipe in RECIPES else f"coder pull {name}"
 
 
 def _installed(entry: installed.Installed, name: str) -> Model:

@@ -29,6 +29,7 @@ class Key:
     Attributes:
         kind: the type its value must have; a float takes an integer too.
         meaning: one line, for `coder config` and the documents.
+        may_be_empty: is "" a text that means something?
     """
 
     kind: type
@@ -36,11 +37,12 @@ class Key:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    may_be_empty: bool = False
 
 
 KEYS: Mapping[str, Key] = {
     "chat.model": Key(str, "the model of `coder chat` without -m"),
-    "chat.system": Key(str, "the system prompt of new conversations"),
+    "chat.system": Key(str, "the system prompt of new conversations", may_be_empty=True),
     "chat.temperature": Key(float, "0 takes the most probable token each time", 0, 10),
     "chat.top_p": Key(float, "tokens that together have this probability stay in the draw", 0, 1),
     "chat.top_k": Key(int, "so many of the most probable tokens stay in the draw; 0 for all", 0, 1_000_000),
@@ -80,7 +82,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "path": Key(str, "a .gguf file on this machine"),
         "repo": Key(str, "a repository on the Hub"),
         "file": Key(str, "the .gguf file in that repository"),
-        "purpose": Key(str, "what it is for"),
+        "purpose": Key(str, "what it is for", may_be_empty=True),
         "fim": Key(bool, "whether it was trained to fill in the middle"),
     },
 }
@@ -210,6 +212,9 @@ def _checked(text: str, names: tuple[str, ...], value: Any, known: Key | None) -
         value, right = float(value), True
     if not right:
         raise _wrong(text, names, f"{key} is {value!r:.40}: it must be {_kind_name(known.kind)}", "")
+    if value == "" and not known.may_be_empty:
+        away = f"`coder config {key} --unset` takes the setting away" if not text else "name it, or remove that line"
+        raise _wrong(text, names, f"{key} is empty", away)
     if known.choices and value not in known.choices:
         choices = " or ".join(known.choices)
         raise _wrong(text, names, f"{key} is {value!r:.40}: it must be {choices}", "")

@@ -183,13 +183,23 @@ def test_without_a_home_nothing_is_installed(home: Path) -> None:
 def test_a_published_model_that_is_not_here_says_how_to_get_it(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lite").mkdir()  # a folder of that name changes nothing
-    for name in ("lite", "lite:moe-8"):
+    for name, command in (("lite", "lite"), ("lite:moe-8", "lite -q moe-8"), ("lite:no-such", "lite")):
         with pytest.raises(InputError, match="not on this machine yet") as raised:
             find_model(name)
-        assert raised.value.hint == "`coder pull lite` gets it"
+        assert raised.value.hint == f"`coder pull {command}` gets it"
     with pytest.raises(InputError) as raised:
         find_model("lite-bass")
     assert raised.value.hint == "did you mean lite-base?"
+
+
+@pytest.mark.parametrize("role", ["chat", "fim", "serve"])
+def test_a_setting_that_names_no_model_is_named(home: Path, role: str) -> None:
+    with pytest.raises(InputError) as raised:
+        find_model(None, Preferences({f"{role}.model": "lite-bass"}), role=role)
+    assert raised.value.message == f"{role}.model: there is no model named 'lite-bass'"
+    assert raised.value.hint.startswith(f"did you mean lite-base?; `coder config {role}.model NAME` sets another model")
+    with pytest.raises(InputError, match="name is empty"):
+        find_model("", Preferences({f"{role}.model": "tiny"}), role=role)
 
 
 def test_names_that_can_be_given(home: Path) -> None:

@@ -1,6 +1,7 @@
 """What the conversation's commands do and say, without a terminal."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from cli.repl import Repl
 from coderv2_local.models import TINY, find_model
 from coderv2_local.preferences import Preferences
 from coderv2_local.sessions.store import Sessions
+from quant.errors import InputError
 
 REQUEST = "Write a Python function `is_even`: Return True if a number is even"
 
@@ -65,8 +67,6 @@ def test_the_system_prompt_can_be_removed(repl, nothing):
 
 
 def test_an_empty_system_prompt_on_the_command_line_is_none(wishes, monkeypatch):
-    from dataclasses import replace
-
     begun = []
     monkeypatch.setattr(Repl, "run", lambda self: (begun.append(self.conversation.system), self.close()))
     for system in (None, "", "Be long."):
@@ -101,3 +101,14 @@ def test_tokens_add_up_with_a_file_that_waits_and_one_that_changed(repl, tmp_pat
     (tmp_path / "a.py").write_text("x = 2\n")
     repl._take("Hi")
     assert check("a.py", "a.py", "turns (2)") == rest
+
+
+def test_a_context_from_the_settings_is_named_by_its_setting(wishes):
+    asked = replace(wishes, context=None, settings=Preferences({"chat.context": 999_999}))
+    with pytest.raises(InputError) as caught:
+        asked.load(find_model(TINY))
+    assert caught.value.message.startswith("chat.context: a context of 999999 tokens")
+    assert caught.value.hint == "`coder config chat.context 2048` or less"
+    with pytest.raises(InputError) as caught:
+        replace(asked, context=999_999).load(find_model(TINY))
+    assert caught.value.hint == "--ctx 2048 or less"

@@ -54,3 +54,23 @@ def test_the_line_is_right_whatever_the_order(tables: list[str], wrong: str, gap
     text = "".join(f"[{t}]\n" + "\n" * gap + f"{keys[t]} = {values.get(t, 5)}\n" for t in tables)
     right = (gap + 2) * (tables.index(wrong) + 1)
     assert line_of(text, (wrong, "context")) == right
+
+
+@pytest.mark.parametrize("key", ["chat.model", "fim.model", "serve.model"])
+def test_an_empty_name_is_refused_and_how_to_take_the_setting_away_is_said(home: Path, key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        preferences.change(key, "")
+    assert (caught.value.message, caught.value.hint) == (
+        f"{key} is empty",
+        f"`coder config {key} --unset` takes the setting away",
+    )
+    assert not list(home.iterdir())
+    group, name = key.split(".")
+    (home / "config.toml").write_text(f"[{group}]\n{name} = ''\n")
+    with pytest.raises(InputError, match=f"line 2: {key} is empty"):
+        preferences.read()
+
+
+def test_an_empty_system_prompt_is_one(home: Path) -> None:
+    assert preferences.change("chat.system", "") == ""
+    assert preferences.read().get("chat.system", None) == ""
