@@ -20,6 +20,8 @@ from quant.ggml import Floats
 from quant.recipes import is_expert
 
 FILE_LIMIT = 4 << 30
+LEAST, MOST = 1e-30, 1e20
+"""Mean squares of activations: below, a column was as good as never used; above, float32 sums over a row overflow."""
 TOO_MANY_UNHIT = 0.1
 """Share of a layer's experts without calibration above which the layer's experts go up one type."""
 
@@ -50,7 +52,7 @@ class Imatrix:
         """Read a file of either format.
 
         Raises:
-            ImatrixError: damaged, empty, or with values that are not finite or negative.
+            ImatrixError: damaged, empty, or with values that are not finite, negative or larger than `MOST`.
         """
         check_regular(path)
         try:
@@ -62,8 +64,8 @@ class Imatrix:
         if not entries:
             raise ImatrixError(f"{path} holds no importance values")
         for name, (values, _) in entries.items():
-            if not np.isfinite(values).all() or (values < 0).any():
-                raise ImatrixError(f"{path}: the values of {name:.200} are not finite and positive")
+            if not ((values >= 0) & (values <= MOST)).all():  # NaN fails this too
+                raise ImatrixError(f"{path}: the values of {name:.200} are not all finite, positive and up to {MOST:g}")
         return cls(path, entries)
 
     @property
@@ -96,9 +98,10 @@ class Imatrix:
             )
         table = values.reshape(-1, columns).astype(np.float32)
         unhit = counts <= 0 if len(counts) == len(table) else np.zeros(len(table), dtype=np.bool_)
+        # The binary format has no counts: what was never reached is all zeros there, an expert perhaps all ones.
+        unhit = unhit | (table < LEAST).all(axis=1)
         if is_expert(wanted.name):
-            # The binary format has no counts: an expert that was never reached is all zeros or all ones there.
-            unhit = unhit | (table == 0).all(axis=1) | (table == 1).all(axis=1)
+            unhit = unhit | (table == 1).all(axis=1)
         table[unhit] = 1.0
         return Importance(table, unhit)
 
@@ -120,7 +123,8 @@ def _read_gguf(path: Path) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArr
         counts = dequantize(data, counts_info).reshape(-1)
         if len(counts) != len(sums):
             raise ImatrixError(f"{path}: {base} has {len(sums)} rows of sums but {len(counts)} counts")
-        means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], 1.0)
+        with np.errstate(invalid="ignore"):  # inf / inf: what is not finite is refused by its reader
+            means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], 1.0)
         out[base] = (means.astype(np.float32).reshape(-1), counts)
     return out
 

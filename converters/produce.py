@@ -10,6 +10,7 @@ from converters.store import Store
 from quant import ggml
 from quant.block_types import BlockType
 from quant.errors import InputError
+from quant.scales import overflows
 
 SLICE_ELEMENTS = 1 << 17
 """Weights that are widened and quantized at a time: 512 KB of float32, which stays in a core's own cache."""
@@ -44,7 +45,7 @@ class Producer:
         """The output bytes of the piece, valid until this thread makes the next one.
 
         Raises:
-            NonFiniteError: a weight is NaN or infinite, or too large for F16.
+            NonFiniteError: a weight is NaN or infinite, or too large for the type that it gets.
             InputError: the source cannot be read any more.
         """
         t = self.plan.tensors[piece.tensor]
@@ -86,8 +87,15 @@ class Producer:
         if t.importance is not None:
             weights = t.importance[part if len(t.importance) > 1 else 0]
         ggml.quantize(values, t.info.type, out, importance=weights)
-        if t.info.type.name == "F16" and not self.allow_nonfinite:
+        if self.allow_nonfinite:
+            return out
+        if t.info.type.name == "F16":
             self._check_finite(out, t.info.type, t.wanted.name)
+        elif not t.info.type.is_float and overflows(values, out, t.info.type):
+            raise NonFiniteError(
+                f"tensor {t.wanted.name} has weights that are too large for {t.info.type.name}",
+                hint="the source is damaged, or needs -q bf16; --allow-nonfinite converts it all the same",
+            )
         return out
 
     def _check_finite(self, raw: ggml.Bytes, kind: BlockType, name: str) -> None:

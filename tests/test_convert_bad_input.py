@@ -236,6 +236,16 @@ def test_a_weight_too_large_for_f16_is_refused_there_only(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.glob("h.gguf*")] == []
 
 
+@pytest.mark.parametrize(("recipe", "kind"), [("q8_0", "Q8_0"), ("moe-4", "Q4_K")])
+def test_a_weight_too_large_for_blocks_is_refused_there_only(tmp_path: Path, recipe: str, kind: str) -> None:
+    folder = write_checkpoint(tmp_path / "in")
+    poison(1e9)(folder)
+    with pytest.raises(InputError, match=rf"ffn_up_exps\.weight has weights that are too large for {kind}"):
+        convert(folder, tmp_path / "h.gguf", recipe)
+    assert [p.name for p in tmp_path.glob("h.gguf*")] == []
+    convert(folder, tmp_path / "h.gguf", recipe, allow_nonfinite=True)
+
+
 @pytest.mark.parametrize("key", [k for k, v in LITE.items() if isinstance(v, (int, float)) and not isinstance(v, bool)])
 @pytest.mark.parametrize("value", ["x", [], {}, -1, 1e400, float("nan"), 1 << 60, True])
 def test_no_number_of_the_config_is_taken_on_trust(key: str, value: Any) -> None:

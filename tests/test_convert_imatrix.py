@@ -93,6 +93,21 @@ def test_a_layer_with_too_many_unhit_experts_goes_up_one_type(folder: Path, tmp_
     assert found[NAME][2] == expected(folder, "Q5_K", [1, 5, 9])
 
 
+@pytest.mark.parametrize("importance", [0.0, 1e-37])
+def test_a_dense_tensor_that_the_calibration_never_reached_is_quantized_without(
+    folder: Path, tmp_path: Path, importance: float
+) -> None:
+    name = "blk.0.attn_output.weight"
+    source = Checkpoint.open(folder).read_f32("model.layers.0.self_attn.o_proj.weight")
+    values = np.full(source.shape[1], importance, dtype="<f4")
+    path, encoded = tmp_path / "imatrix", name.encode()
+    head = struct.pack("<ii", 1, len(encoded)) + encoded + struct.pack("<ii", 1, len(values))
+    path.write_bytes(head + values.tobytes())
+    found = read_tensors(convert(folder, tmp_path / "x.gguf", "q4_0", imatrix=path))[name]
+    even = ggml.quantize(source, block_type("Q4_0"), importance=np.ones(source.shape[1], dtype=np.float32))
+    assert found == ("Q4_0", source.shape, even.tobytes())
+
+
 def test_files_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     wrong = write_new(tmp_path / "wrong", [], sums=SUMS[:, :128])
     with pytest.raises(InputError, match=r"ffn_up_exps.*256"):
@@ -100,6 +115,10 @@ def test_files_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     bad = write_new(tmp_path / "nan", [], sums=np.where(np.arange(COLUMNS) == 3, np.nan, SUMS))
     with pytest.raises(InputError, match="finite"):
         Imatrix.read(bad)
+    for absurd in (np.inf, 1e38, -1e-3):
+        huge = write_new(tmp_path / "huge", [], sums=np.where(np.arange(COLUMNS) == 3, absurd, SUMS))
+        with pytest.raises(InputError, match=r"huge.*blk\.1\.ffn_up_exps\.weight.* up to 1e\+20"):
+            Imatrix.read(huge)
     (tmp_path / "cut").write_bytes(write_old(tmp_path / "old", [], 0).read_bytes()[:900])
     with pytest.raises(InputError, match="truncated"):
         Imatrix.read(tmp_path / "cut")

@@ -7,6 +7,7 @@ import pytest
 from quant import ggml
 from quant.block_types import WRITABLE, block_type
 from quant.errors import InputError
+from quant.scales import overflows
 
 VALUES = np.random.default_rng(7).standard_normal((12, 512), dtype=np.float32)
 
@@ -26,6 +27,23 @@ def test_widening_agrees_with_gguf_py_and_is_close_to_the_original(name: str) ->
     np.testing.assert_array_equal(widened, gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[name]))
     error = np.sqrt(((widened - VALUES) ** 2).mean())
     assert error < 0.4 * 2.0 ** -(min(kind.bits, 8.5) - 3)  # each bit halves the error; BF16 has eight of them
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", [n for n in WRITABLE if not block_type(n).is_float])
+def test_a_weight_that_its_type_cannot_hold_is_noticed(name: str, weighted: bool) -> None:
+    kind, importance = block_type(name), np.ones(512, dtype=np.float32) if weighted else None
+    found = set()
+    for exponent in (0, *range(5, 39)):
+        for at, sign in ((0, 1), (511, -1)):
+            values = VALUES.copy()
+            values[7, at] = sign * 10.0**exponent
+            raw = ggml.quantize(values, kind, importance=importance)
+            widened = ggml.dequantize(raw, kind).reshape(VALUES.shape)
+            held = np.isfinite(widened).all() and abs(widened[7, at] / values[7, at] - 1) < 0.25
+            assert overflows(values, raw, kind) != held
+            found.add(bool(held))
+    assert found == {True, False}
 
 
 def test_importance_moves_the_error_to_where_it_matters_less() -> None:
