@@ -23,11 +23,19 @@ def read_rows(path: Path, start: int, kind: BlockType, rows: int, columns: int) 
     Raises:
         InputError: the file cannot be read, or has become shorter.
     """
-    count = rows * kind.row_bytes(columns)
+    return ggml.dequantize(read_bytes(path, start, rows * kind.row_bytes(columns)), kind).reshape(rows, columns)
+
+
+def read_bytes(path: Path, start: int, count: int) -> npt.NDArray[np.uint8]:
+    """Bytes of a file: (count,). A map of a file that shrinks would end the process.
+
+    Raises:
+        InputError: the file cannot be read, or has become shorter.
+    """
     try:
         raw = np.fromfile(path, np.uint8, count, offset=start)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     if raw.nbytes != count:
         raise InputError(f"{path} ends at byte {start + raw.nbytes}: it has shrunk while in use")
-    return ggml.dequantize(raw, kind).reshape(rows, columns)
+    return raw

@@ -1,5 +1,6 @@
 """What a GGUF is compared with: the checkpoint it was made from, another GGUF, or itself dequantized."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,6 @@ from converters.json_file import read_json_object
 from converters.safetensors_shards import Checkpoint
 from converters.tensor_table import Part, check_checkpoint, tensor_table
 from converters.tokenizer import TOKENIZER_LIMIT
-from quant import ggml
 from quant.block_types import block_type
 from quant.errors import InputError
 
@@ -33,8 +33,14 @@ class Source(Protocol):
     config: ModelConfig
     weights: Weights
 
-    def part(self, part: Part) -> Floats:
-        """One part of a GGUF tensor (one expert, one head, or all of it) as it should be: (rows, columns)."""
+    def part(self, part: Part, first: int = 0, rows: int | None = None) -> Floats:
+        """One part of a GGUF tensor (one expert, one head, or all of it) as it should be: (rows, columns).
+
+        Args:
+            part: which.
+            first: the first row wanted.
+            rows: how many; all that follow without.
+        """
 
     def tokens(self) -> list[str | None]:
         """The vocabulary, by id; None for ids that the source gives no text, [] if it has no vocabulary."""
@@ -49,13 +55,15 @@ class CheckpointSource:
         self._checkpoint = Checkpoint.open(folder)
         check_checkpoint(self._checkpoint, self.config, tensor_table(self.config))
 
-    def part(self, part: Part) -> Floats:
+    def part(self, part: Part, first: int = 0, rows: int | None = None) -> Floats:
         """See :class:`Source`."""
-        kind, columns = block_type(self._checkpoint.dtype(part.stored)), part.stored_shape[-1]
-        row = kind.row_bytes(columns)
-        raw = self._checkpoint.raw(part.stored)[part.first_row * row : (part.first_row + part.rows) * row]
-        values = ggml.dequantize(raw, kind).reshape(part.rows, columns)
-        return np.ascontiguousarray(values.T) if part.transposed else values
+        return _turned(self._rows, part, first, rows)
+
+    def _rows(self, part: Part, first: int, rows: int) -> Floats:
+        stored, columns = self._checkpoint.tensors[part.stored], part.stored_shape[-1]
+        kind = block_type(stored.dtype)
+        at = stored.start + (part.first_row + first) * kind.row_bytes(columns)
+        return read_rows(self._checkpoint.folder / stored.shard, at, kind, rows, columns)
 
     def tokens(self) -> list[str | None]:
         """See :class:`Source`: what tokenizer.json has. Rows that only pad the embedding have no text there."""
@@ -102,14 +110,15 @@ class GgufSource:
                 self._places[part.stored, part.first_row] = wanted.name, row
                 row += part.rows
 
-    def part(self, part: Part) -> Floats:
+    def part(self, part: Part, first: int = 0, rows: int | None = None) -> Floats:
         """See :class:`Source`."""
+        return _turned(self._stored, part, first, rows)
+
+    def _stored(self, part: Part, first: int, rows: int) -> Floats:
         if part.stored.endswith("kv_b_proj.weight"):
-            values = self._expansions(part)
-        else:
-            name, row = self._places[part.stored, part.first_row]
-            values = self._rows(name, row, part.rows)
-        return np.ascontiguousarray(values.T) if part.transposed else values
+            return self._expansions(part)[first : first + rows]
+        name, row = self._places[part.stored, part.first_row]
+        return self._rows(name, row + first, rows)
 
     def _expansions(self, part: Part) -> Floats:
         """Rows of the key and value expansions in the order of a checkpoint, of whichever form they are here."""
@@ -135,6 +144,14 @@ class GgufSource:
         """See :class:`Source`."""
         found = self.model.metadata.get("tokenizer.ggml.tokens")
         return list(found) if isinstance(found, list) else []
+
+
+def _turned(read: Callable[[Part, int, int], Floats], part: Part, first: int, rows: int | None) -> Floats:
+    """Rows of a part as GGUF has it. One that is transposed there is small, and read whole."""
+    if part.transposed:
+        values = read(part, 0, part.rows).T
+        return np.ascontiguousarray(values[first : len(values) if rows is None else first + rows])
+    return read(part, first, part.rows - first if rows is None else rows)
 
 
 def open_source(path: Path, known: Grouping | None = None) -> CheckpointSource | GgufSource:

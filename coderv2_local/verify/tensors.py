@@ -1,30 +1,24 @@
-"""Every tensor of a GGUF against its source: a damaged block is found even in an expert that no prompt visits."""
+"""Every tensor of a GGUF against its source, also of an expert that no prompt visits.
 
-from collections.abc import Callable, Mapping
+`blocks` says how far a block and a part may be from what they should be, docs/verify.md what is found so and what not.
+"""
+
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from converters.gguf_header import TensorInfo, open_data
+from converters.gguf_header import TensorInfo
 from converters.gguf_model import GgufModel
 from converters.tensor_table import Wanted
-from quant import ggml
-from quant.block_types import WRITABLE, BlockType
-from quant.errors import InputError
 
-from .sources import Floats, Source
+from ..reference.file_bytes import read_bytes
+from .blocks import PartErrors
+from .sources import Source
 from .structure import expected_tensors
 
-ERROR_RATIO = 4.0
-"""A block may err so many times more than the same block requantized here: another quantizer, or importance weights,
-choose other scales, but not that much worse ones."""
-ERROR_FLOOR = 0.004
-"""…and errors below this share of a tensor's own size are never held against a block."""
-MIN_BLOCK = 32
-BATCH_ROWS = 1 << 20
-"""Elements that are compared at a time."""
+BATCH = 1 << 20
+"""Elements that are compared at a time: more would cost memory and no time."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +33,16 @@ class BadTensor:
     of: int
     """How many blocks there are in this part."""
     worst: float
-    """The largest error of a block, as a share of the size of the values in the part."""
+    """The largest error of a block, as a share of the size of the values in the part; of the part if that is off."""
+    why: str = ""
+    """What is wrong with the part as a whole, in words, where no single block is off."""
 
     def __str__(self) -> str:
         where = self.tensor
         if self.part is not None:
             where += f", {'expert' if '_exps' in self.tensor else 'head'} {self.part}"
+        if self.why:
+            return f"{where}: {self.why}"
         return f"{where}: {self.blocks} of {self.of} blocks are off, the worst by {self.worst:.3g} of the values' size"
 
 
@@ -70,17 +68,19 @@ def compare_tensors(
         source: what it was made from.
         threads: parts compared at a time; ggml quantizes without the GIL.
         on_progress: called with (parts done, parts).
+
+    Raises:
+        InputError: a file cannot be read or has become shorter, or has a type that cannot be widened.
     """
     table = list(expected_tensors(model.whole, source.config))
     known = {w.name for w in table}
     missing = tuple(w.name for w in table if w.name not in model.tensors)
     extra = tuple(name for name in model.tensors if name not in known)
-    data = {part.path.name: open_data(part.path) for part in model.parts if part.tensors}
     work = [(w, i) for w in table if w.name in model.tensors for i in range(len(w.parts))]
     bad: list[BadTensor] = []
     identical = 0
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda job: _compare_part(data, model.tensors[job[0].name], source, *job), work)
+        results = pool.map(lambda job: _compare_part(*model.find(job[0].name), source, *job), work)
         for done, result in enumerate(results, 1):
             identical += result is None
             if isinstance(result, BadTensor):
@@ -90,72 +90,21 @@ def compare_tensors(
     return TensorComparison(len(work), identical, tuple(bad), missing, extra)
 
 
-def _compare_part(
-    files: Mapping[str, npt.NDArray[np.uint8]], place: tuple[str, TensorInfo], source: Source, wanted: Wanted, part: int
-) -> BadTensor | bool | None:
-    """None when the bytes are the same, False when they are not but no block is off."""
-    data, info = files[place[0]], place[1]
+def _compare_part(path: Path, info: TensorInfo, source: Source, wanted: Wanted, part: int) -> BadTensor | bool | None:
+    """None when the bytes are the same, False when they are not but nothing is off."""
+    stacked = part * wanted.shape[0] // len(wanted.parts) if len(wanted.parts) > 1 else None  # fused: two parts each
     if info.shape != wanted.shape:
         return BadTensor(info.name, None, 1, 1, float("inf"))
-    expected = source.part(wanted.parts[part])
-    rows, columns = expected.shape[0] if expected.ndim > 1 else 1, info.shape[-1]
-    expected = expected.reshape(rows, columns)
-    size = float(np.sqrt(np.mean(np.square(expected)))) or 1.0
-    blocks = off = 0
-    worst, same = 0.0, True
-    step = max(1, BATCH_ROWS // columns)
+    rows, columns = info.n_rows // len(wanted.parts), info.shape[-1]
+    step = max(1, BATCH // columns)
+    errors = PartErrors(info.type)
     for row in range(0, rows, step):
-        piece = expected[row : row + step]
+        expected = source.part(wanted.parts[part], row, min(step, rows - row)).reshape(-1, columns)
         at = info.offset + (part * rows + row) * info.row_bytes
-        raw = data[at : at + len(piece) * info.row_bytes]
-        errors, limit = block_errors(raw, piece, info.type)
-        if errors is None or limit is None:
-            blocks += piece.size // _block(info.type, columns)
-            continue
-        same = False
-        blocks += errors.size
-        wrong = ~(errors <= np.maximum(limit * ERROR_RATIO, ERROR_FLOOR * size))  # NaN is wrong too
-        off += int(wrong.sum())
-        if wrong.any():
-            worst = max(worst, float(np.nan_to_num(errors[wrong], nan=np.inf, posinf=np.inf).max()) / size)
+        errors.add(read_bytes(path, at, len(expected) * info.row_bytes), expected)
+    off, worst = errors.bad_blocks()
     if off:
-        stacked = part * wanted.shape[0] // len(wanted.parts)  # fused experts are two parts each
-        return BadTensor(info.name, stacked if len(wanted.parts) > 1 else None, off, blocks, worst)
-    return None if same else False
-
-
-def block_errors(
-    raw: npt.NDArray[np.uint8], expected: Floats, kind: BlockType
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | tuple[None, None]:
-    """Root mean square error of each block: the file's, and that of the source quantized here.
-
-    Returns:
-        Two arrays (blocks,), or (None, None) when the bytes are the same. For types not written here the
-        second is a tenth of the values.
-    """
-    flat = expected.reshape(-1)
-    best_error = flat * np.float32(0.1)
-    if kind.name in WRITABLE:
-        again = ggml.quantize(expected, kind)
-        if np.array_equal(again, raw):
-            return None, None
-        best_error = ggml.dequantize(again, kind) - flat
-    try:
-        stored = ggml.dequantize(raw, kind)
-    except ggml.GgmlError as error:
-        raise InputError(f"cannot compare tensors of type {kind.name}: {error.message}") from None
-    block = _block(kind, expected.shape[-1])
-    return _rms(stored - flat, block), _rms(best_error, block)
-
-
-def _block(kind: BlockType, columns: int) -> int:
-    """Elements that errors are averaged over: the type's block; for types without blocks 32, or a row."""
-    if kind.block_size > 1:
-        return kind.block_size
-    return MIN_BLOCK if columns % MIN_BLOCK == 0 else columns
-
-
-def _rms(error: Floats, block: int) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        out: npt.NDArray[np.float32] = np.sqrt(np.mean(np.square(error.reshape(-1, block)), axis=-1))
-    return out
+        return BadTensor(info.name, stacked, off, errors.blocks, worst)
+    if why := errors.fault():
+        return BadTensor(info.name, stacked, errors.blocks, errors.blocks, errors.error, why)
+    return None if errors.same else False
