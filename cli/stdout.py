@@ -22,13 +22,17 @@ def checked_stdout() -> Iterator[None]:
         sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: SIM115
     try:
         yield
+    except OSError:
+        _flush("\n")  # was it stdout? Then one character more fails, too; in a run that has failed it harms nobody
+        raise
     finally:
         _flush()
 
 
-def _flush() -> None:
-    """Write what is buffered; what could not be written before is still there, and fails again."""
+def _flush(more: str = "") -> None:
+    """Write what is buffered, and `more`."""
     try:
+        sys.stdout.write(more)
         sys.stdout.flush()
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)

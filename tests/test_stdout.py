@@ -47,6 +47,13 @@ def test_a_full_disk_is_one_line(tmp_path, arguments):
     assert done.returncode == 1
 
 
+def test_a_full_disk_is_one_line_without_a_buffer(tmp_path):
+    """What failed is not tried again then."""
+    with open("/dev/full", "w") as full:
+        done = run_into(full, tmp_path, "inspect", "tiny", program=[sys.executable, "-u", "-m", "cli"])
+    assert (done.returncode, done.stderr) == (1, "error: cannot write to stdout: No space left on device\n")
+
+
 def test_a_closed_stdout_is_one_line(tmp_path):
     """A new interpreter, which finds none."""
     closed = ["sh", "-c", f'exec "{sys.executable}" -m cli "$@" >&-', "coder"]
