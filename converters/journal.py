@@ -45,7 +45,7 @@ class Journal:
         data = self._file.read()
         self._whole_lines = data.rfind(b"\n") + 1
         lines = data.decode("ascii", "replace").split("\n")
-        self.resumed = lines[0] == _HEAD + digest
+        self.resumed = len(lines) > 1 and lines[0] == _HEAD + digest
         """Is there an earlier run of the same plan to go on from?"""
         self.done: set[int] = set()
         if self.resumed:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from converters.plan import OutputFile
 
-OPEN_AT_ONCE = 32
+OPEN_AT_ONCE = 16
 """Descriptors held: a split output may have more parts than a process may have open files (often 1024)."""
 
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0)

@@ -244,7 +244,7 @@ def test_a_complete_file_clears_up_only_what_nobody_needs(source: Path, tmp_path
     held.close(remove=False)
     interrupt(source, out)  # of this very plan: nothing that the file has not
     assert writer.existing_output(plan)
-    assert [p.name for p in tmp_path.iterdir()] == ["x.gguf"]
+    assert not {"x.gguf.partial", "x.gguf.journal"} & {p.name for p in tmp_path.iterdir()}
     interrupt(source, out, recipe="q4_0")
     names = sorted(p.name for p in tmp_path.iterdir())
     assert writer.existing_output(plan)
@@ -324,7 +324,12 @@ def test_a_number_cut_short_is_not_believed_two_runs_later(tmp_path: Path) -> No
     third = Journal(path, "d", 1000)
     assert third.resumed
     assert third.done == {5, 7}
-    third.close(remove=True)
+    third.close(remove=False)
+    path.write_bytes(path.read_bytes().split(b"\n")[0])  # all of the first line but its end
+    fourth = Journal(path, "d", 1000)
+    assert not fourth.resumed
+    assert not fourth.foreign
+    fourth.close(remove=True)
 
 
 @pytest.fixture
@@ -378,9 +383,12 @@ def test_a_folder_in_the_way_is_refused_before_any_work(source: Path, tmp_path: 
 def test_the_shards_on_their_way_need_room_too(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = Checkpoint.open(source)
     shards = {t.shard: b"" for t in checkpoint.tensors.values()}
-    store = HubStore(HubModel("a/b", "c", tmp_path / "x.gguf.download", checkpoint, shards))
+    folder = tmp_path / "x.gguf.download"
+    folder.mkdir()
+    (folder / "model-00002-of-000003.safetensors.abc.incomplete").write_bytes(bytes(1 << 16))
+    store = HubStore(HubModel("a/b", "c", folder, checkpoint, shards))
     plan = plan_of(source, tmp_path / "x.gguf")
-    needed = plan.total_bytes + 2 * store.model.shard_bytes
+    needed = plan.total_bytes + 2 * store.model.shard_bytes - (1 << 16)
     for free, enough in ((needed - 1, False), (needed, True)):
         monkeypatch.setattr(writer.shutil, "disk_usage", lambda _, free=free: type("U", (), {"free": free}))
         if enough:
