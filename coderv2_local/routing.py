@@ -21,6 +21,7 @@ from coderv2_local.reference.router import group_limited_greedy
 from converters.expert_groups import Grouping, grouping
 from converters.gguf_config import SOFTMAX_GATING
 from converters.metadata import ARCHITECTURE
+from quant.errors import InputError
 from quant.ggml import tensor_get, tensor_set
 
 _NODE = re.compile(r"ffn_moe_(probs|topk)-(\d+)")
@@ -102,7 +103,7 @@ def install_taps(metadata: Mapping[str, Any], known: Grouping | None = None) -> 
         One tap where the experts are grouped, also where a published model's file lacks the keys for it; else none.
 
     Raises:
-        InputError: group keys that cannot be.
+        InputError: group keys, or numbers of layers, that cannot be.
     """
     if metadata.get("general.architecture") != ARCHITECTURE:
         return []
@@ -114,6 +115,10 @@ def install_taps(metadata: Mapping[str, Any], known: Grouping | None = None) -> 
     if found.groups <= 1:
         return []
     layers, dense = (metadata.get(f"{ARCHITECTURE}.{k}", 0) for k in ("block_count", "leading_dense_block_count"))
+    if type(layers) is not int or type(dense) is not int:
+        raise InputError(
+            f"the file's number of layers is {layers!r:.40}, of dense ones {dense!r:.40}: not whole numbers"
+        )
     return [ExactRouting(found.groups, found.used, layers - dense)]
 
 

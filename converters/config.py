@@ -235,6 +235,8 @@ def _read_rope(r: _Reader) -> tuple[float, YarnConfig | None]:
         if "factor" in scaling.d:
             raise scaling.fail("a factor is given, but no type")
         return theta, None
+    if theta <= 1:
+        raise theta_reader.fail(f"rope_theta is {theta:g}; YaRN needs more than 1")  # it divides by its logarithm
     yarn = YarnConfig(
         factor=scaling.number("factor", 1.0, 1e6),
         beta_fast=scaling.number("beta_fast", 1e-3, 1e6, default=32.0),

@@ -37,6 +37,23 @@ _OPTIONAL = {
     "routed_scaling_factor": ("expert_weights_scale", 1.0),
     "rope_theta": ("rope.freq_base", 10000.0),
 }
+_A_LAYER = (
+    "attention.head_count",
+    "feed_forward_length",
+    "expert_feed_forward_length",
+    "expert_used_count",
+)
+"""What llama.cpp takes a list for, too, with a number for each layer."""
+_ONE = {
+    "tokenizer.ggml.model": str,
+    "tokenizer.ggml.pre": str,
+    "tokenizer.chat_template": str,
+    "split.no": int,
+    "split.count": int,
+    "split.tensors.count": int,
+}
+_LISTS = {"tokenizer.ggml.tokens": str, "tokenizer.ggml.merges": str, "tokenizer.ggml.token_type": int}
+"""Keys that are read in many places: the type of the value, or of the list's elements."""
 _NAMES = _REQUIRED | {name: key for name, (key, _) in _OPTIONAL.items()}
 
 
@@ -48,8 +65,9 @@ class _Keys:
 
     def get(self, key: str, default: Any = None) -> Any:
         value = self.metadata.get(f"{ARCHITECTURE}.{key}", default)
-        if isinstance(value, list) and value and all(v == value[0] for v in value):
-            return value[0]  # a number for each layer, all the same
+        layers = self.metadata.get(f"{ARCHITECTURE}.block_count")
+        if key in _A_LAYER and isinstance(value, list) and value and value == [value[0]] * len(value):
+            return value[0] if len(value) == layers else value
         return value
 
     def need(self, key: str) -> Any:
@@ -92,6 +110,7 @@ def config_of(header: GgufHeader) -> ModelConfig:
             f"{header.path}: its architecture is {header.architecture!r:.60}, not {ARCHITECTURE!r}",
             hint="this program knows DeepSeek-Coder-V2 and its relatives only",
         )
+    _check_types(header)
     keys = _Keys(header)
     if keys.get("expert_gating_func", SOFTMAX_GATING[-1]) not in SOFTMAX_GATING:
         raise GgufError(f"{header.path}: its router is not a softmax: this is no DeepSeek-V2")
@@ -103,6 +122,18 @@ def config_of(header: GgufHeader) -> ModelConfig:
         raise GgufError(_in_gguf_terms(error.message)) from None
     _check_tensors(header, config)
     return config
+
+
+def _check_types(header: GgufHeader) -> None:
+    for key, kind in (_ONE | _LISTS).items():
+        value = header.metadata.get(key)
+        if value is None:
+            continue
+        listed = key in _LISTS
+        some = value[:1] if isinstance(value, list) and listed else [value]  # the elements of a list are of one type
+        if isinstance(value, list) != listed or not all(type(v) is kind for v in some):
+            what = {str: "text", int: "whole numbers" if listed else "a whole number"}[kind]
+            raise GgufError(f"{header.path}: {key} is {value!r:.60}, not {'a list of ' if listed else ''}{what}")
 
 
 def _as_checkpoint(header: GgufHeader, keys: _Keys) -> dict[str, Any]:
