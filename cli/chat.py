@@ -5,8 +5,8 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from cli.errors import remarks
 from cli.options import (
     ContextOverSettingOption,
     ModelOption,
@@ -127,7 +127,7 @@ def answer_once(
             if error.hint.startswith("/"):  # a command, which only a conversation takes
                 error.hint = "ask less or show less, or give a larger --ctx where the model has one"
             raise
-        screen = Console(stderr=True, highlight=False, soft_wrap=True)
+        screen = remarks()
         backend, shrinking = conversation.backend, str(asked.shrinking) if asked.shrinking else ""
         for said in filter(None, [notice, who_answers(backend), *backend.notices, shrinking]):
             screen.print(f"note: {printable(said)}", markup=False)
