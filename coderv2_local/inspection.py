@@ -17,6 +17,7 @@ from converters.gguf_header import GgufHeader
 from converters.gguf_model import open_gguf
 from converters.metadata import ALIGNMENT, ARCHITECTURE
 from converters.tokenizer import CONTROL, FIM_TOKENS
+from converters.upgrade import yarn_multiplier
 
 KNOWN_PRE = "deepseek-llm"
 SLACK = 65536
@@ -143,7 +144,8 @@ def load_notices(header: GgufHeader, config: ModelConfig) -> list[str]:
 
 
 def _length(header: GgufHeader) -> Check:
-    parts = header.metadata.get("split.count", 1)
+    count = header.metadata.get("split.count", 1)
+    parts = count if type(count) is int else 1
     spare = header.file_size - header.data_offset - sum(t.nbytes for t in header.tensors.values())
     if spare > parts * SLACK + ALIGNMENT * len(header.tensors):
         return Check("note", f"about {spare} bytes of the file belong to no tensor")
@@ -178,8 +180,13 @@ def _yarn(header: GgufHeader, config: ModelConfig) -> Check:
     if key not in header.metadata:
         return Check("bad", "the key of YaRN's multiplier is missing: attention is scaled wrongly")
     value = header.metadata[key]
+    if type(value) not in (int, float):
+        return Check("bad", f"the key of YaRN's multiplier is {value!r:.40}, no number: attention is scaled wrongly")
     text = f"YaRN's multiplier is {value:.4g} (mscale {config.yarn.mscale_all_dim:.4g}), factor {config.yarn.factor:g}"
-    return Check("ok" if 0 < value < 1 else "bad", text)
+    if value > 0 and yarn_multiplier(value) != value:
+        meant = f"{yarn_multiplier(value):.4g} is meant, attention is scaled wrongly"
+        return Check("bad", f"{text}: {meant}; `coder convert` writes a file that has it right")
+    return Check("ok" if value > 0 else "bad", text)
 
 
 def _pre_tokenizer(header: GgufHeader) -> Check:
@@ -205,7 +212,8 @@ def _fim(header: GgufHeader) -> Iterator[Check]:
     if missing:
         yield Check("note", f"no infill: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
         return
-    tokens, types = (header.metadata.get(f"tokenizer.ggml.{k}", []) for k in ("tokens", "token_type"))
+    lists = (header.metadata.get(f"tokenizer.ggml.{k}") for k in ("tokens", "token_type"))
+    tokens, types = (found if isinstance(found, list) else [] for found in lists)
     for name, token in keys.items():
         if type(token) is not int or not 0 <= token < len(tokens):
             yield Check("bad", f"{name}_token_id is {token!r:.40}, outside the vocabulary")

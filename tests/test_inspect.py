@@ -76,6 +76,31 @@ def test_yarns_multiplier(header):
     assert state_of(said(header, **{key: 0.0}), "YaRN's multiplier is 0") == "bad"
 
 
+@pytest.mark.parametrize(("stored", "meant"), [(0.707, "0.0707"), (1.0, "0.1")])
+def test_the_multiplier_that_convert_repairs_is_bad(header, stored, meant):
+    found = said(header, **{"deepseek2.rope.scaling.yarn_log_multiplier": stored})
+    assert state_of(found, f"{meant} is meant, attention is scaled wrongly") == "bad"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words", "state"),
+    [
+        ("split.count", "two", "the file has its full length", "ok"),
+        ("deepseek2.rope.scaling.yarn_log_multiplier", [0.07], "no number: attention is scaled wrongly", "bad"),
+        ("tokenizer.ggml.tokens", 5, "fim_pre_token_id is 290, outside the vocabulary", "bad"),
+        ("tokenizer.ggml.token_type", 5, "token 290, '<｜fim▁begin｜>', is not a control token", "bad"),
+    ],
+)
+def test_a_key_of_another_kind_is_a_finding_and_no_traceback(header, key, value, words, state):
+    tokens = list(header.metadata["tokenizer.ggml.tokens"])
+    tokens[290:293] = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"]
+    infill = {f"tokenizer.ggml.fim_{k}_token_id": i for k, i in (("pre", 290), ("suf", 291), ("mid", 292))}
+    changes = infill | {"tokenizer.ggml.tokens": tokens} | {key: value}
+    metadata = dict(header.metadata) | changes
+    found = {c.text: c.state for c in checks(dataclasses.replace(header, metadata=metadata), config_of(header))}
+    assert state_of(found, words) == state
+
+
 def test_templates(header):
     key = "tokenizer.chat_template"
     assert state_of(said(header), "no chat template") == "note"
