@@ -66,6 +66,8 @@ def read_tokenizer(folder: Path, config: ModelConfig) -> TokenizerData:
     vocabulary, merges = _byte_pairs(d, path)
     added = _added_tokens(d, path)
     tokens, types = _token_list(vocabulary, added, config.vocab_size, path)
+    _check_encodable(tokens, f"{path}: a token")
+    _check_encodable(merges, f"{path}: a merge")
     by_text = {a["content"]: a["id"] for a in added}
     for key, expected in (("bos_token", config.bos_token_id), ("eos_token", config.eos_token_id)):
         text = _token_text(settings.get(key))
@@ -181,6 +183,15 @@ def looks_special(text: str) -> bool:
     return any(text.startswith(a) and text.endswith(b) for a, b in (("<|", "|>"), ("<｜", "｜>")))
 
 
+def _check_encodable(texts: list[str], what: str) -> None:
+    """Refuse half a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        wrong = next(t for t in texts if any("\ud800" <= c <= "\udfff" for c in t))
+        raise TokenizerError(f"{what} has half of a character only, a lone surrogate: {wrong!r:.60}") from None
+
+
 def _token_text(value: Any) -> str | None:
     if isinstance(value, dict):
         value = value.get("content")
@@ -190,8 +201,8 @@ def _token_text(value: Any) -> str | None:
 def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     value = settings.get("chat_template")
     if isinstance(value, list):
-        named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
-        value = named.get("default")
+        named = [t.get("template") for t in value if isinstance(t, dict) and t.get("name") == "default"]
+        value = named[-1] if named else None
     path = folder / "chat_template.jinja"
     if value is None and path.exists():
         try:
@@ -200,4 +211,6 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
             raise TokenizerError(f"{path} is not UTF-8") from None
     if value is not None and not isinstance(value, str):
         raise TokenizerError(f"{folder / 'tokenizer_config.json'}: chat_template is not text")
+    if value is not None:
+        _check_encodable([value], f"{folder / 'tokenizer_config.json'}: chat_template")
     return value

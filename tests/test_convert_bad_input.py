@@ -1,6 +1,7 @@
 """Everything that can be wrong with a checkpoint is named, and nothing is left behind."""
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,14 @@ def edit_tokenizer(edit: Callable[[dict[str, Any]], None]) -> Damage:
 
 def first_shard(folder: Path) -> Path:
     return min(folder.glob("*.safetensors"))
+
+
+def edit_settings(**changes: Any) -> Damage:
+    def damage(folder: Path) -> None:
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return damage
 
 
 def cut(folder: Path) -> None:
@@ -201,6 +210,19 @@ CASES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "token outside": (edit_tokenizer(lambda d: d["model"]["vocab"].update(zzz=9999)), ("zzz", "9999")),
     "ids doubled": (edit_tokenizer(lambda d: d["model"]["vocab"].update(zzz=3)), ("zzz", "taken")),
     "merges": (edit_tokenizer(lambda d: d["model"].update(merges=[["a"]])), ("merge",)),
+    "half a character in a token": (
+        edit_tokenizer(lambda d: d["added_tokens"][-1].update(content="a\ud800")),
+        ("tokenizer.json", "a token", "surrogate", "ud800"),
+    ),
+    "half a character in a merge": (
+        edit_tokenizer(lambda d: d["model"].update(merges=["a b", "a \udfff"])),
+        ("tokenizer.json", "a merge", "surrogate", "udfff"),
+    ),
+    "half a character in the template": (
+        edit_settings(chat_template="\udc80"),
+        ("tokenizer_config.json", "chat_template", "surrogate"),
+    ),
+    "template not text": (edit_settings(chat_template=[{"name": "default", "template": 5}]), ("chat_template is not",)),
     "bos elsewhere": (edit_config(bos_token_id=0), ("bos_token",)),
 }
 
@@ -218,6 +240,22 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, case: str) -> N
     for word in words:
         assert word in caught.value.message, caught.value.message
     assert list(out.iterdir()) == []
+
+
+def test_templates_with_odd_names_are_passed_over(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "in")
+    named = [{"name": [], "template": "x"}, {"name": "default", "template": "y"}, {"name": {}, "template": "z"}]
+    edit_settings(chat_template=named)(folder)
+    metadata = read_header(convert(folder, tmp_path / "x.gguf", "q8_0")).metadata
+    assert metadata["tokenizer.chat_template"] == "y"
+
+
+def test_a_folder_whose_name_is_not_utf8_is_converted(tmp_path: Path) -> None:
+    try:
+        folder = write_checkpoint(tmp_path / os.fsdecode(b"mod\xe8le"))
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    assert read_header(convert(folder, tmp_path / "x.gguf", "q8_0")).metadata["general.name"] == "mod?le"
 
 
 def test_nonfinite_weights_are_converted_when_asked(tmp_path: Path) -> None:
