@@ -110,8 +110,8 @@ def carry_out(
             report(_done_bytes(plan, journal.done))
         else:
             discard = True  # until there is something to go on from
+            journal.start(unchecked=allow_nonfinite)  # first: of new files old notes would be believed
             outputs.create()
-            journal.start(unchecked=allow_nonfinite)
             discard = False
         unpublished = [f for f in plan.files if partial_path(f).exists()]
         try:

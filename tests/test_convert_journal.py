@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,6 +262,26 @@ def test_notes_about_a_file_that_was_changed_are_not_believed(source: Path, tmp_
     resumed, _ = run(source, out / "x.gguf")
     assert not resumed
     assert sha(out) == expected
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_killed_as_it_starts_over_old_notes_are_gone_before_the_data(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    def create(self: OutputFiles) -> None:
+        real(self)
+        shutil.copytree(out, tmp_path / "killed")
+
+    expected, out, real = whole(source, tmp_path / "whole"), tmp_path / "out", OutputFiles.create
+    out.mkdir()
+    interrupt(source, out / "x.gguf")
+    if not fresh:
+        os.truncate(out / "x.gguf.partial", 0)
+    with monkeypatch.context() as m:
+        m.setattr(OutputFiles, "create", create)
+        assert not run(source, out / "x.gguf", fresh=fresh)[0]
+    run(source, tmp_path / "killed" / "x.gguf")
+    assert sha(tmp_path / "killed") == expected
 
 
 def test_all_is_noted_but_nothing_is_there(source: Path, tmp_path: Path) -> None:
