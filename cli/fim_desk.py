@@ -50,6 +50,7 @@ class Desk:
         self.filling: Filling | None = None
         self.sample = 0
         self.accepted: list[Change] = []
+        self._asked: list[Target] = []  # for each of them, where it was suggested
         self._searched = ""
 
     def where(self) -> str:
@@ -68,6 +69,8 @@ class Desk:
     def _obey(self, line: str) -> None:
         if line in ("?", "h", "help"):
             self.screen.print(Text(HELP))
+        elif line == "open":
+            raise InputError("open which file?", hint="open FILE, or open FILE:LINE")
         elif line.startswith("open ") or (self.target is None and Path(line).suffix):
             self.open(line.removeprefix("open ").strip())
         elif line == "u":
@@ -173,6 +176,7 @@ class Desk:
             self._say("nothing was written: this is what stands there already")
             return
         self.accepted.append(written[0])
+        self._asked.append(self.target)
         self.text = read_source(self.target.path).text
         before = self.text[: len(self.text) - len(hole.suffix)]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
@@ -195,14 +199,17 @@ class Desk:
             change = take_back(self.accepted[-1])
         except NothingToUndo:
             self.accepted.pop()
+            self._asked.pop()
             raise NothingToUndo("what was accepted last has been taken back already") from None
         self.accepted.pop()
+        asked = self._asked.pop()
         for file in change.files:
             self._say(f"{change.root / file.path} is as it was before")
         if self.target:
             self.text, self.filling = read_source(self.target.path).text, None
             lines = self.text.count("\n") + 1
-            self.target = replace(self.target, line=min(self.target.line, lines), column=None, last_line=None)
+            there = replace(self.target, line=min(self.target.line, lines), column=None, last_line=None)
+            self.target = asked if self.target.path == asked.path else there
 
     def _hole(self) -> "Hole":
         from coderv2_local.fim.target import hole_at
@@ -211,4 +218,4 @@ class Desk:
         return hole_at(self.text, self.target)
 
     def _say(self, text: str) -> None:
-        self.screen.print(Text(printable(text), "dim"), soft_wrap=True)
+        self.screen.print(Text(printable(text), "dim"), soft_wrap=not self.screen.is_terminal)

@@ -89,11 +89,13 @@ def show_summary(filling: "Filling") -> None:
     """What it took, and what ended it."""
     from cli.fim_screen import summary
 
-    Console(stderr=True, highlight=False).print(Text(summary(filling), "dim"), soft_wrap=True)
+    out = Console(stderr=True, highlight=False)
+    out.print(Text(summary(filling), "dim"), soft_wrap=not out.is_terminal)
 
 
 def notice(text: str) -> None:
     """A remark on stderr, beside the data."""
     from coderv2_local.stream import printable
 
-    Console(stderr=True, highlight=False).print(Text(printable(text), "yellow"), soft_wrap=True)
+    out = Console(stderr=True, highlight=False)
+    out.print(Text(printable(text), "yellow"), soft_wrap=not out.is_terminal)

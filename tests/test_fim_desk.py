@@ -64,6 +64,37 @@ def test_undo_goes_back_through_what_was_accepted_here_and_no_further(make, sour
     assert other.read_text() == theirs
 
 
+def test_undo_goes_back_to_where_the_suggestion_was_asked_for(make, source):
+    desk = make(max_tokens=8)
+    desk.obey(f"open {source}:3")
+    asked = desk.target
+    desk.obey("a")
+    assert desk.target != asked
+    desk.obey("u")
+    assert desk.target == asked
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_open_alone_asks_for_a_file(make, source, capsys, is_open):
+    desk = make(max_tokens=8)
+    if is_open:
+        desk.obey(f"open {source}:3")
+    desk.obey("open")
+    assert "open which file?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_it_took_breaks_at_words_on_a_terminal_and_nowhere_else(make, is_terminal):
+    desk = make()
+    desk.screen = Console(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=40)
+    line = "7 tokens · ended by: stop · prompt 120 · first token after 0.12 s, then 0.30 s"
+    desk._say(line)
+    rows = said(desk).splitlines()
+    assert " ".join(row.strip() for row in rows) == line
+    assert (len(rows) > 1) == is_terminal
+    assert len(rows[0]) <= 40 or not is_terminal
+
+
 def test_what_was_taken_back_elsewhere_is_not_confused_with_what_came_after(make, source, tmp_path, capsys):
     desk = make(max_tokens=8)
     desk.obey(f"open {source}:3")
