@@ -65,6 +65,13 @@ def run(request: Request) -> None:
         if there:
             job.store.discard()
             screen.print(f"{destination} is there already, complete and made by this very plan.", soft_wrap=True)
+            newer = job.sources.newer_than(plan.files[0].path) if job.sources else []
+            if newer:
+                screen.print(
+                    f"note: {newer[0]} is newer than it: if it has other weights now, --force converts it again",
+                    soft_wrap=True,
+                    markup=False,
+                )
         else:
             check_room(plan)
             _show_notices(plan, screen)

@@ -19,11 +19,13 @@ from converters.metadata import ARCHITECTURE, Metadata, architecture_keys, text,
 from converters.plan import Plan, make_plan
 from converters.provenance import fingerprint_files, provenance
 from converters.safetensors_shards import Checkpoint, read_shard_header
+from converters.source_files import SourceFiles
 from converters.store import CheckpointStore, GgufStore, ShapeStore, Store
 from converters.tensor_table import check_checkpoint, tensor_table
 from converters.tokenizer import read_tokenizer
 from converters.type_choice import TypeChoice
 from converters.upgrade import source_table, upgraded_keys, upgraded_type
+from converters.writer import journal_path
 from quant.block_types import WRITABLE, block_type
 from quant.errors import InputError
 from quant.recipes import recipe
@@ -54,6 +56,8 @@ class Job:
     store: Store
     begun: Begun | None = None
     """Of the Hub: at what an interrupted run began, where this one goes on at it. It is among the plan's notices."""
+    sources: SourceFiles | None = None
+    """Of a local source: its files."""
 
 
 def check_options(options: Options) -> None:
@@ -100,9 +104,10 @@ def plan_folder(folder: Path, destination: Path, options: Options) -> Job:
     architecture_keys(read_config(folder))  # say first what is wrong with the config
     checkpoint = Checkpoint.open(folder)
     shards = sorted({t.shard for t in checkpoint.tensors.values()})
+    sources = SourceFiles(folder, shards)
     paths = [(folder / s, 8 + len(read_shard_header(folder / s))) for s in shards]
-    store, name = CheckpointStore(checkpoint), folder.resolve().name
-    return _plan_checkpoint(checkpoint, store, fingerprint_files(paths), name, destination, options)
+    store, name = CheckpointStore(checkpoint, sources), folder.resolve().name
+    return _watched(_plan_checkpoint(checkpoint, store, fingerprint_files(paths), name, destination, options), sources)
 
 
 def plan_hub(
@@ -236,6 +241,7 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
     if unsplit:
         changes.insert(0, f"attn_kv_b of {len(unsplit)} layers split into attn_k_b and attn_v_b for MLA")
     names = sorted({file for file, _ in model.tensors.values()})
+    sources = SourceFiles(path.parent, names)
     paths = [(path.with_name(n), read_header(path.with_name(n)).data_offset) for n in names]
     experts = block_type(options.experts) if options.experts else None
     imatrix = Imatrix.read(options.imatrix) if options.imatrix else None
@@ -264,7 +270,7 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
         experts=(options.experts or "").upper(),
         imatrix=imatrix.digest if imatrix else "",
     )
-    store = GgufStore(path.parent, model.tensors)
+    store = GgufStore(path.parent, model.tensors, sources)
     plan = make_plan(
         destination,
         table,
@@ -277,7 +283,14 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
         split_bytes=options.split_bytes,
         notices=[*changes, *remarks, *types.notices],
     )
-    return Job(plan, store)
+    return _watched(Job(plan, store), sources)
+
+
+def _watched(job: Job, sources: SourceFiles) -> Job:
+    plan = job.plan
+    stored = (plan.tensors[p.tensor].wanted.parts[p.part].stored for p in plan.pieces)
+    sources.remember(journal_path(plan), (job.store.location(s)[0] for s in stored))
+    return replace(job, sources=sources)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from converters.gguf_header import TensorInfo
 from converters.safetensors_shards import Checkpoint
+from converters.source_files import SourceFiles
 from quant.block_types import BF16, BlockType, block_type
 from quant.errors import InputError
 from quant.ggml import Bytes
@@ -45,10 +46,18 @@ class Store(Protocol):
 
 
 class Local:
-    """What stores on the local disk have in common: nothing to prepare, to wait for or to discard."""
+    """What stores on the local disk have in common: nothing to wait for or to discard."""
+
+    sources: SourceFiles | None = None
+
+    def location(self, stored: str) -> tuple[str, int]:
+        """See `Store`."""
+        raise NotImplementedError
 
     def prepare(self, order: Sequence[str]) -> None:
-        """See `Store`."""
+        """See `Store`. Raises InputError: a file was changed since it was used by an interrupted run."""
+        if self.sources:
+            self.sources.begin(self.location(stored)[0] for stored in order)
 
     def stop(self) -> None:
         """See `Store`."""
@@ -64,8 +73,8 @@ class Local:
 class Files:
     """Files held open for positioned reads; threads may read the same file at once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sources: SourceFiles | None = None) -> None:
+        self.folder, self.sources = folder, sources
         self._open: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -73,7 +82,7 @@ class Files:
         """Fill `out` from byte `position` of the file on.
 
         Raises:
-            InputError: the file has become unreadable or shorter since its header was checked.
+            InputError: the file has become unreadable, shorter or another since its header was checked.
         """
         view = out.data.cast("B")
         done = 0
@@ -88,6 +97,8 @@ class Files:
                 os.posix_fadvise(fd, position + len(view), READ_AHEAD, os.POSIX_FADV_WILLNEED)
         except OSError as e:
             raise InputError(f"cannot read {self.folder / name}: {e.strerror or e}") from None
+        if self.sources:
+            self.sources.check(name)
 
     def _descriptor(self, name: str) -> int:
         with self._lock:
@@ -121,9 +132,10 @@ class Files:
 class CheckpointStore(Local):
     """The tensors of a local checkpoint folder."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self.files = Files(checkpoint.folder)
+    def __init__(self, checkpoint: Checkpoint, sources: SourceFiles | None = None) -> None:
+        """`sources`: its shards, if they must not change."""
+        self.checkpoint, self.sources = checkpoint, sources
+        self.files = Files(checkpoint.folder, sources)
 
     def stored_type(self, stored: str) -> BlockType:
         """See `Store`."""
@@ -142,15 +154,19 @@ class CheckpointStore(Local):
     def close(self) -> None:
         """See `Store`."""
         self.files.close()
+        if self.sources:
+            self.sources.close()
 
 
 class GgufStore(Local):
     """The tensors of a GGUF file, or of all the files of a split one."""
 
-    def __init__(self, folder: Path, tensors: Mapping[str, tuple[str, TensorInfo]]) -> None:
-        """`tensors`: name → the file's name in `folder`, and where in it the tensor lies."""
-        self.tensors = tensors
-        self.files = Files(folder)
+    def __init__(
+        self, folder: Path, tensors: Mapping[str, tuple[str, TensorInfo]], sources: SourceFiles | None = None
+    ) -> None:
+        """`tensors`: name → the file's name in `folder`, and where in it the tensor lies. `sources`: those files."""
+        self.tensors, self.sources = tensors, sources
+        self.files = Files(folder, sources)
 
     def stored_type(self, stored: str) -> BlockType:
         """See `Store`."""
@@ -169,6 +185,8 @@ class GgufStore(Local):
     def close(self) -> None:
         """See `Store`."""
         self.files.close()
+        if self.sources:
+            self.sources.close()
 
 
 class ShapeStore(Local):

@@ -1,21 +1,30 @@
 """What a conversion does with its source: a download that was begun is kept, a source that changes is noticed."""
 
+import itertools
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import typer
-from checkpoints import write_checkpoint
+from checkpoints import LITE, convert, read_tensors, write_checkpoint
 from hub_server import COMMIT, Hub, serving
 from typer.testing import CliRunner, Result
 
 from cli import pulling
 from cli.convert import convert as command
+from converters import hub as hub_module
+from converters import hub_file, writer
 from converters.gguf_header import read_header
 from converters.hub_errors import HubError
-from converters.job import Options, closing, plan_hub
+from converters.hub_file import RemoteFile
+from converters.job import Job, Options, closing, plan_hub, plan_source
+from converters.provenance import SAMPLE_BYTES, SAMPLES
+from converters.safetensors_shards import read_shard_header
 from quant.errors import CoderError, InputError
+from quant.ggml import Bytes
 
 REPO = "someone/small-model"
 
@@ -102,11 +111,27 @@ def test_what_is_there_already_leaves_no_download(hub: Hub) -> None:
 NEWER = "f" * 40
 
 
+@contextmanager
+def breaking() -> Iterator[None]:
+    """Only one shard comes while the block runs, which a HubError ends."""
+    came: list[str] = []
+
+    def fetch(file: RemoteFile, folder: Path) -> Path:
+        came.append(file.name)
+        if len(came) > 1:
+            raise HubError("the connection broke")
+        return hub_file.fetch(file, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub_module, "fetch", fetch)
+        with pytest.raises(HubError, match="connection broke"):
+            yield
+
+
 def interrupted(hub: Hub) -> None:
     """A run that ends in the middle; then somebody edits the README."""
-    hub.faults.break_after = 1
-    assert isinstance(run(REPO, "x.gguf", "-q", "q8_0").exception, HubError)
-    hub.faults.break_after = None
+    with breaking():
+        raise run(REPO, "x.gguf", "-q", "q8_0").exception or AssertionError("it is complete")
     hub.commits.append(NEWER)
 
 
@@ -151,12 +176,126 @@ def test_coder_pull_goes_on_at_the_revision_at_which_it_began(
     monkeypatch.setenv("CODER_HOME", str(hub.work / "home"))
     (hub.work / "home").mkdir()
     (hub.work / "home" / "config.toml").write_text(f'[models.mine]\nrepo = "{REPO}"\n')
-    hub.faults.break_after = 1
-    with pytest.raises(HubError):
+    with breaking():
         pulling.run(pulling.Request("mine", "q8_0"))
-    hub.faults.break_after = None
     hub.commits.append(NEWER)
     entry = pulling.run(pulling.Request("mine", "q8_0"))
     assert entry.source == f"{REPO}@{COMMIT[:12]}"
     assert f"note: going on with revision {COMMIT[:12]}" in capsys.readouterr().err
     assert names(entry.path.parent) == [".mine-q8_0.lock", "mine-q8_0.gguf", "mine-q8_0.json"]
+
+
+# --- a source that changes -----------------------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    """Whatever ends a run in its middle."""
+
+
+def carry_out(job: Job, at: int = -1, happens: Callable[[], None] = lambda: None) -> bool:
+    """Carry a plan out. After the read number `at` something `happens`."""
+    count, read = itertools.count(), job.store.read
+
+    def counted(stored: str, start: int, out: Bytes) -> None:
+        read(stored, start, out)
+        if next(count) == at:
+            happens()
+
+    job.store.read = counted  # type: ignore[method-assign]
+    return writer.carry_out(job.plan, job.store, threads=1, report=lambda n: None)
+
+
+def overwrite(shard: Path) -> None:
+    """Other weights between the samples of the fingerprint: the same name, size and header, and another time."""
+    start, size = 8 + len(read_shard_header(shard)), shard.stat().st_size
+    step = (size - start) // SAMPLES
+    assert step > SAMPLE_BYTES + 100
+    with open(shard, "r+b") as f:
+        f.seek(start + step + SAMPLE_BYTES + 10)
+        f.write(bytes(64))
+
+
+def in_shard(job: Job, shard: Path) -> int:
+    """The number of a read in the middle of what is read of `shard`."""
+    stored = [job.plan.tensors[p.tensor].wanted.parts[p.part].stored for p in job.plan.pieces]
+    return [job.store.location(s)[0] for s in stored].index(shard.name) + 3
+
+
+def end() -> None:
+    raise Interrupted
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "in", LITE | {"hidden_size": 256})
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def test_a_shard_that_is_overwritten_while_it_is_converted_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    out, shard = tmp_path / "x.gguf", shards(checkpoint)[1]
+    with (
+        closing(plan_source(checkpoint, out, Options("bf16"))) as job,
+        pytest.raises(InputError, match=r"00002-of.*changed while") as found,
+    ):
+        carry_out(job, in_shard(job, shard), lambda: overwrite(shard))
+    assert "--fresh" in found.value.hint
+    assert not out.exists()
+    for _ in range(2):
+        again = run(checkpoint, out, "-q", "bf16").exception
+        assert isinstance(again, InputError)
+        assert "00002-of" in str(again)
+
+
+def test_a_run_does_not_go_on_with_a_shard_that_was_changed(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.gguf"
+    with closing(plan_source(checkpoint, out, Options("bf16"))) as job, pytest.raises(Interrupted):
+        carry_out(job, 3, end)
+    overwrite(shards(checkpoint)[0])
+    again = run(checkpoint, out, "-q", "bf16")
+    assert isinstance(again.exception, InputError)
+    assert "00001-of" in str(again.exception)
+    assert "--fresh" in again.exception.hint
+    assert run(checkpoint, out, "-q", "bf16", "--fresh").exit_code == 0
+    assert names(tmp_path) == ["in", "x.gguf"]
+    assert read_tensors(out) == read_tensors(convert(checkpoint, tmp_path / "y.gguf", "bf16"))
+
+
+def test_a_run_goes_on_where_only_shards_were_changed_that_it_has_not_used(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.gguf"
+    with closing(plan_source(checkpoint, out, Options("bf16"))) as job, pytest.raises(Interrupted):
+        carry_out(job, 3, end)
+    overwrite(shards(checkpoint)[2])
+    done = run(checkpoint, out, "-q", "bf16")
+    assert done.exit_code == 0, done.exception
+    assert "Went on" in done.stderr
+    assert names(tmp_path) == ["in", "x.gguf"]
+    assert read_tensors(out) == read_tensors(convert(checkpoint, tmp_path / "y.gguf", "bf16"))
+
+
+def test_a_gguf_that_is_overwritten_while_it_is_requantized_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    source = convert(checkpoint, tmp_path / "source.gguf", "bf16")
+    with (
+        closing(plan_source(source, tmp_path / "x.gguf", Options("q8_0"))) as job,
+        pytest.raises(InputError, match=r"source\.gguf was changed"),
+    ):
+        carry_out(job, 1, lambda: os.utime(source, (1, 1)))
+
+
+def test_a_shard_that_is_newer_than_the_output_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    out = convert(checkpoint, tmp_path / "x.gguf", "bf16")
+    assert "--force" not in run(checkpoint, out, "-q", "bf16").stderr
+    overwrite(shards(checkpoint)[1])
+    again = run(checkpoint, out, "-q", "bf16")
+    assert again.exit_code == 0
+    assert f"note: {shards(checkpoint)[1].name} is newer" in again.stderr
+    assert "--force" in again.stderr
+
+
+def test_a_copied_checkpoint_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy" / "in"
+    shutil.copytree(checkpoint, copy, copy_function=shutil.copyfile)
+    one, other = (convert(folder, tmp_path / f"{n}.gguf", "bf16") for n, folder in enumerate((checkpoint, copy)))
+    assert one.read_bytes() == other.read_bytes()
