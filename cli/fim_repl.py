@@ -37,7 +37,7 @@ def fim_repl(backend: "Backend", wishes: "FimWishes", words: list[str], screen: 
     """Fill in by hand until the user leaves. The backend stays open.
 
     Args:
-        words: a file to begin with, as FILE or FILE:LINE[:COL], or nothing.
+        words: a file to begin with, as FILE or FILE:LINE[:COL], or nothing. If it cannot be opened, that is the end.
         screen: where everything is shown.
     """
     from prompt_toolkit import PromptSession
@@ -47,6 +47,8 @@ def fim_repl(backend: "Backend", wishes: "FimWishes", words: list[str], screen: 
     screen.print(Text(f"filling in with {printable(backend.name)} · ? for help, Ctrl-D to leave", "bold"))
     if words:
         desk.obey("open " + " ".join(words))
+        if desk.target is None:
+            return
     keyboard: PromptSession[str] = PromptSession(completer=_completer())
     while True:
         try:

@@ -21,7 +21,8 @@ BESIDE_CHART = 72
 
 def show(verdict: "Verdict") -> None:
     """The report, on stdout. Names out of files are stripped of control characters."""
-    out = Console(highlight=False, soft_wrap=True, markup=False)
+    out = Console(highlight=False, markup=False)
+    out.soft_wrap = not out.is_terminal  # on a terminal lines end at words, in a pipe they stay whole
     a, t = verdict.agreement, verdict.tensors
     out.print(printable(f"engine: {verdict.model}"))
     out.print(printable(f"reference: {verdict.against}, {verdict.tokens} tokens"))

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cli.fim_desk import Desk
 from cli.fim_edits import take_back, write_middle
+from cli.fim_repl import fim_repl
 from cli.fim_wishes import FimWishes
 from coderv2_local.fim.hole import Hole
 from coderv2_local.preferences import Preferences
@@ -135,6 +136,15 @@ def test_what_stands_there_already_is_not_written(make, source):
     assert "nothing was written: this is what stands there already" in said(desk)
     assert source.read_bytes() == before
     assert desk.accepted == []
+
+
+def test_a_file_that_cannot_be_opened_leads_back_to_the_chat(tiny, monkeypatch, capsys):
+    def never(*_, **__):
+        raise AssertionError("there is nothing to fill in")
+
+    monkeypatch.setattr("prompt_toolkit.PromptSession", never)
+    fim_repl(tiny, FimWishes(Preferences()), ["nofile:3"], Console(file=io.StringIO()))
+    assert "nofile: no such file" in capsys.readouterr().err
 
 
 def test_no_time_is_not_nothing_to_suggest(make, source):

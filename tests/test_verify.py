@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+from io import StringIO
 
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from small_models import FULL, LITE, golden, random_checkpoint, write_gguf
 from typer.testing import CliRunner
 
+from cli import verify_report
 from cli.main import app
 from cli.verify import verify as command
 from cli.verify_report import chart
@@ -286,6 +289,17 @@ def test_raw_logits_of_both_sides(tmp_path, full, run):
         assert (out[side].dtype, out[side].shape) == (np.float32, (4, 300))
     assert out["engine"] == pytest.approx(out["reference"], abs=1e-3)
     assert out["reference"] == pytest.approx(forward(CheckpointWeights.open(full), ids), abs=1e-4)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_its_lines_break_at_words_on_a_terminal_and_nowhere_else(tmp_path, lite, monkeypatch, is_terminal):
+    verdict = check(write_gguf(lite, tmp_path / "m.gguf"))
+    out = Console(file=StringIO(), force_terminal=is_terminal, color_system=None, width=80, highlight=False)
+    monkeypatch.setattr(verify_report, "Console", lambda **_: out)
+    verify_report.show(dataclasses.replace(verdict, remarks=["word " * 30]))
+    rows = [row for row in out.file.getvalue().splitlines() if "word word" in row]
+    assert len(rows) == (2 if is_terminal else 1)
+    assert all(set(row.split()) <= {"note:", "word"} for row in rows)
 
 
 def test_a_side_without_a_dump_is_refused():
