@@ -32,7 +32,8 @@ def checked_stdout() -> Iterator[None]:
 def _flush(more: str = "") -> None:
     """Write what is buffered, and `more`."""
     try:
-        sys.stdout.write(more)
+        if more:
+            sys.stdout.write(more)
         sys.stdout.flush()
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)

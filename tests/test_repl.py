@@ -89,6 +89,7 @@ def test_tokens_add_up_with_a_file_that_waits_and_one_that_changed(repl, tmp_pat
         rows = [name for name, _ in found]
         at = rows.index("all, laid out")
         assert rows[:at] == [*parts, "signs between them"]
+        assert 0 < found[at - 1][1] <= 15 * len(parts)
         assert sum(n for _, n in found[:at]) == found[at][1] == repl.conversation.used()
         assert sum(n for _, n in found[at:]) == repl.conversation.backend.n_ctx
         return rows[at:]
