@@ -38,7 +38,8 @@ class Workers:
         """Make all pieces that are not done, and note them.
 
         Raises:
-            NonFiniteError: a weight is NaN or infinite; nothing is noted any more of the file that it came from.
+            NonFiniteError: a weight is NaN or infinite; what came from the same file is forgotten, unless
+                that is all.
             OSError: the output cannot be written; what is done and on disk has been noted.
             CoderError: the source cannot be read any more.
         """
@@ -109,10 +110,15 @@ class Workers:
         pending.clear()
 
     def _doubt_source(self) -> None:
-        """Forget what came from a file with such a weight: its bytes may be damaged elsewhere too."""
+        """Forget what came from a file with such a weight, unless that is all: a better one can then be gone on with.
+
+        Without this the work would be as sound, but of no use then: `source_files` refuses a file that was changed
+        after some of it was used.
+        """
         bad = {self._source(n) for n in self._refused}
         kept = [n for n in self.journal.done if self._source(n) not in bad]
-        self.journal.start(kept)
+        if kept:
+            self.journal.start(kept)
 
     def _stored(self, number: int) -> str:
         piece = self.plan.pieces[number]

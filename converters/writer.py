@@ -87,8 +87,8 @@ def carry_out(
         Whether an earlier run was continued.
 
     Raises:
-        InputError: the source or the place cannot be used. Of a run with weights that are NaN or infinite stays what
-            was noted and did not come from the same file; all else leaves things as they were.
+        InputError: the source or the place cannot be used. Where a weight is NaN or infinite, what was noted stays,
+            so that the run can be continued; all else leaves things as they were.
         CoderError: the output cannot be written, for example on a full disk; the run can be continued.
     """
     for f in plan.files:

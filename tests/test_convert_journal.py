@@ -384,6 +384,25 @@ def test_a_nan_near_the_end_costs_one_shard(damaged: Path, tmp_path: Path, monke
     assert (tmp_path / "x.gguf").read_bytes() == expected
 
 
+def test_a_nan_in_the_only_file_costs_nothing_that_was_noted(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "SYNC_SECONDS", -1.0)
+    f32 = convert(damaged, tmp_path / "f32.gguf", "f32", allow_nonfinite=True)
+    with pytest.raises(InputError, match="NaN"):
+        run(f32, tmp_path / "x.gguf")
+    os.utime(f32)  # it may have been repaired: then all that came from it is in doubt
+    with pytest.raises(InputError, match="was changed after"):
+        run(f32, tmp_path / "x.gguf")
+    run(f32, tmp_path / "y.gguf", allow_nonfinite=True)
+    with pytest.raises(InputError, match="NaN"):
+        run(f32, tmp_path / "z.gguf")
+    resumed, reported = run(f32, tmp_path / "z.gguf", allow_nonfinite=True)
+    assert resumed
+    assert reported[0] > sum(t.info.nbytes for t in plan_of(f32, tmp_path / "z.gguf").tensors) / 2
+    assert (tmp_path / "z.gguf").read_bytes() == (tmp_path / "y.gguf").read_bytes()
+
+
 def test_unchecked_weights_are_not_slipped_into_a_checked_run(source: Path, tmp_path: Path) -> None:
     interrupt(source, tmp_path / "x.gguf", allow_nonfinite=True)
     before = sha(tmp_path)
