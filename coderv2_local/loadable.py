@@ -13,8 +13,6 @@ from converters.metadata import ARCHITECTURE
 from quant.block_types import F32
 from quant.errors import InputError
 
-MOST_LAYERS, MOST_EXPERTS = 512, 1024
-"""LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS."""
 FOREIGN = ("nextn_predict_layers", "attention.temperature_scale")
 """Keys of other models of the same architecture, on which it asserts what does not hold for this family's tensors."""
 UNUSABLE = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
@@ -58,12 +56,6 @@ def _settings(header: GgufHeader, config: ModelConfig) -> Iterator[str]:
     for key in FOREIGN:
         if value(key, 0) != 0:
             yield f"{ARCHITECTURE}.{key} is {value(key, 0)!r:.40}: no model of this family has it"
-    for what, count, most in (
-        ("layers", config.n_layers, MOST_LAYERS),
-        ("experts", config.n_routed_experts, MOST_EXPERTS),
-    ):
-        if count > most:
-            yield f"it has {count} {what}, and llama.cpp can have {most}"
     groups, used = value("expert_group_count", 0), value("expert_group_used_count", 0)
     if groups >= config.n_routed_experts or (groups > 1 and used >= groups):
         yield f"{config.n_routed_experts} experts are in {groups} groups of which {used} are used: that is no choice"

@@ -15,6 +15,8 @@ from quant.errors import InputError
 
 ARCHITECTURE = "DeepseekV2ForCausalLM"
 MODEL_TYPE = "deepseek_v2"
+MOST_LAYERS, MOST_EXPERTS = 512, 1024
+"""What llama.cpp has room for (LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS)."""
 
 
 class ConfigError(InputError):
@@ -95,7 +97,7 @@ class ModelConfig:
         rope_theta, yarn = _read_rope(r)
         heads = r.integer("num_attention_heads", 1, 4096)
         config = cls(
-            n_layers=r.integer("num_hidden_layers", 1, 1024),
+            n_layers=r.integer("num_hidden_layers", 1, MOST_LAYERS),
             hidden_size=r.integer("hidden_size", 1, 1 << 17),
             dense_ffn_size=r.integer("intermediate_size", 1, 1 << 20),
             expert_ffn_size=r.integer("moe_intermediate_size", 1, 1 << 20),
@@ -105,7 +107,7 @@ class ModelConfig:
             qk_nope_head_dim=r.integer("qk_nope_head_dim", 1, 1 << 14),
             qk_rope_head_dim=r.integer("qk_rope_head_dim", 2, 1 << 14),
             v_head_dim=r.integer("v_head_dim", 1, 1 << 14),
-            n_routed_experts=r.integer("n_routed_experts", 1, 4096),
+            n_routed_experts=r.integer("n_routed_experts", 1, MOST_EXPERTS),
             n_shared_experts=r.integer("n_shared_experts", 1, 256),
             n_experts_per_token=r.integer("num_experts_per_tok", 1, 4096),
             n_dense_layers=r.integer("first_k_dense_replace", 0, 1024),

@@ -9,6 +9,7 @@ from converters.config import ConfigError, ModelConfig
 from converters.expert_groups import grouping
 from converters.gguf_header import GgufError, GgufHeader
 from converters.metadata import ARCHITECTURE
+from quant.recipes import is_expert
 
 SOFTMAX_GATING = (0, 1)
 """``expert_gating_func``: 1 is softmax, DeepSeek-V2's; 2 the sigmoid of DeepSeek-V3. Files of 2024 lack the key."""
@@ -186,6 +187,9 @@ def _check_tensors(header: GgufHeader, c: ModelConfig) -> None:
     """Hold the numbers against the tensors: what is listed or made from them later must be sane."""
     if c.n_layers * LEAST_TENSORS > len(header.tensors):
         raise GgufError(f"{header.path}: {c.n_layers} layers, but only {len(header.tensors)} tensors")
+    experts = sum(info.shape[0] for name, info in header.tensors.items() if is_expert(name))
+    if c.n_routed_experts * c.n_moe_layers > experts:  # three times, if no tensor is missing
+        raise GgufError(f"{header.path}: {c.n_routed_experts} experts, but their tensors have room for fewer")
     router = header.tensors.get(f"blk.{c.n_dense_layers}.ffn_gate_inp.weight")
     if c.n_dense_layers < c.n_layers and (router is None or router.shape[0] != c.n_routed_experts):
         found = f"is for {router.shape[0]}" if router else "is missing"

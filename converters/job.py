@@ -21,7 +21,7 @@ from converters.provenance import fingerprint_files, provenance
 from converters.safetensors_shards import Checkpoint, read_shard_header
 from converters.source_files import SourceFiles
 from converters.store import CheckpointStore, GgufStore, ShapeStore, Store
-from converters.tensor_table import check_checkpoint, tensor_table
+from converters.tensor_table import check_checkpoint, check_count, tensor_table
 from converters.tokenizer import read_tokenizer
 from converters.type_choice import TypeChoice
 from converters.upgrade import source_table, upgraded_keys, upgraded_type
@@ -167,6 +167,7 @@ def _plan_checkpoint(
 ) -> Job:
     folder = checkpoint.folder
     config = read_config(folder)
+    check_count(checkpoint, config)
     table = tensor_table(config)
     check_checkpoint(checkpoint, config, table)
     chosen = recipe(options.recipe or DEFAULT_RECIPE)

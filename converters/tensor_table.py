@@ -108,6 +108,21 @@ def stored_shapes(table: list[Wanted]) -> dict[str, tuple[int, ...]]:
     return {part.stored: part.stored_shape for wanted in table for part in wanted.parts}
 
 
+def check_count(checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """Can the checkpoint hold what the config calls for? Asked before there is a table, which takes memory for it all.
+
+    Raises:
+        CheckpointError: it has fewer tensors than that many layers and experts are made of.
+    """
+    needed = config.n_layers + 3 * config.n_routed_experts * config.n_moe_layers
+    if needed > len(checkpoint.tensors):
+        raise CheckpointError(
+            f"{checkpoint.folder}: it has {len(checkpoint.tensors)} tensors, too few for the {config.n_layers} layers "
+            f"and {config.n_routed_experts} experts of config.json",
+            hint="a shard or the index may be from another model, or a download is incomplete",
+        )
+
+
 def check_checkpoint(checkpoint: Checkpoint, config: ModelConfig, table: list[Wanted]) -> None:
     """Does the checkpoint hold exactly the tensors that the config calls for?
 

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,18 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, case: str) -> N
     for word in words:
         assert word in caught.value.message, caught.value.message
     assert list(out.iterdir()) == []
+
+
+def test_a_config_that_promises_far_more_than_is_stored_takes_no_memory(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "in")
+    edit_config(num_hidden_layers=512, n_routed_experts=1024)(folder)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="too few for the 512 layers and 1024 experts"):
+            convert(folder, tmp_path / "x.gguf", "q8_0")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_templates_with_odd_names_are_passed_over(tmp_path: Path) -> None:

@@ -65,3 +65,11 @@ def test_a_tap_is_not_made_from_a_list_of_layers() -> None:
     metadata = {"general.architecture": "deepseek2"} | {f"deepseek2.{k}": v for k, v in keys.items()}
     with pytest.raises(InputError, match=r"number of layers is \[1, 1\]"):
         install_taps(metadata)
+
+
+def test_experts_that_the_tensors_have_no_room_for(header: GgufHeader) -> None:
+    router = dataclasses.replace(header.tensors["blk.1.ffn_gate_inp.weight"], shape=(1024, 256))
+    tensors = header.tensors | {"blk.1.ffn_gate_inp.weight": router}
+    damaged = dataclasses.replace(changed(header, "deepseek2.expert_count", 1024), tensors=tensors)
+    with pytest.raises(GgufError, match="1024 experts, but their tensors have room for fewer"):
+        config_of(damaged)
