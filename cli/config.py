@@ -44,6 +44,38 @@ def config(
         found = preferences.read()
         if key in found.values:
             print(found.values[key])
+        else:
+            print(f"{key} is not set: {defaults()[key]}", file=sys.stderr)
+
+
+def defaults() -> dict[str, str]:
+    """What holds where a setting is not set, in words; for every one of them."""
+    from cli import chat_wishes, fim_wishes, serve
+    from coderv2_local.models import TINY, Model, find_model
+    from coderv2_local.placement.load_options import LoadOptions
+    from coderv2_local.preferences import KEYS
+    from coderv2_local.sampling.options import SamplingOptions
+
+    tiny = find_model(TINY)
+    fits = "what fits"
+    said: dict[str, object] = {
+        **dict.fromkeys(("chat.model", "fim.model", "serve.model"), f"the best that is installed, or {TINY}"),
+        "chat.system": "none",
+        "chat.temperature": f"{Model.temperature:g}, {tiny.temperature:g} for {TINY}",
+        "chat.top_p": chat_wishes.TOP_P,
+        "chat.top_k": SamplingOptions.top_k,
+        "chat.min_p": SamplingOptions.min_p,
+        "chat.repeat_penalty": f"{Model.repeat_penalty:g}, {tiny.repeat_penalty:g} for {TINY}",
+        "chat.max_tokens": chat_wishes.MAX_TOKENS,
+        "fim.max_tokens": fim_wishes.MAX_TOKENS,
+        **dict.fromkeys(("chat.context", "fim.context"), 0),
+        "serve.port": serve.PORT,
+        "load.threads": "a core each, 1 for a small model",
+        "load.flash_attention": "true but for fim where that is slow",
+        "load.kv_type": LoadOptions.kv_type,
+        "load.repack": "false",
+    }
+    return {key: str(said.get(key, fits)) for key in KEYS}
 
 
 def _list(found: object) -> None:
@@ -57,13 +89,15 @@ def _list(found: object) -> None:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("setting", "value", "meaning"):
         table.add_column(heading, no_wrap=heading == "setting")
+    without = defaults()
     for name, key in KEYS.items():
         value = found.values.get(name)
-        table.add_row(name, "" if value is None else f"[bold]{escape(printable(str(value)))}[/]", key.meaning)
+        shown = f"[dim]({without[name]})[/]" if value is None else f"[bold]{escape(printable(str(value)))}[/]"
+        table.add_row(name, shown, key.meaning)
     for kind, names in (("servers", found.servers), ("models", found.models)):
         for name, content in names.items():
             what = content.get("url") or content.get("path") or content.get("repo") or ""
             table.add_row(f"{kind}.{escape(printable(name))}", escape(printable(str(what))), "")
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"[dim]in {escape(str(preferences.path()))}[/]", soft_wrap=True)
+    console.print(f"[dim](…): what holds where nothing is set; in {escape(str(preferences.path()))}[/]", soft_wrap=True)
