@@ -1,6 +1,7 @@
 """What `coder convert` does, on the screen: the plan, the progress, the result."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def run(request: Request) -> None:
 
 
 def _plan(request: Request, destination: Path, options: Options) -> Job:
-    if not Path(request.source).exists() and is_repo_id(request.source):
+    if not os.path.exists(request.source) and is_repo_id(request.source):
         look, fresh = request.dry_run, request.fresh
         return plan_hub(request.source, request.revision, destination, options, only_look=look, fresh=fresh)
     return plan_source(Path(request.source), destination, options, only_look=request.dry_run)
@@ -96,8 +97,9 @@ def _plan(request: Request, destination: Path, options: Options) -> Job:
 def _default_destination(source: str, recipe: str | None) -> Path:
     """The source's name with the recipe, in the current folder."""
     path = Path(source)
-    stem = path.stem if path.is_file() else path.resolve().name
-    return Path(f"{stem}-{recipe or ('upgraded' if path.is_file() else 'moe-4')}.gguf")
+    is_file = os.path.isfile(path)  # no error, where the name is too long
+    stem = path.stem if is_file else path.resolve().name
+    return Path(f"{stem}-{recipe or ('upgraded' if is_file else 'moe-4')}.gguf")
 
 
 def _write(job: Job, screen: Console, threads: int, *, fresh: bool, allow_nonfinite: bool) -> None:

@@ -21,7 +21,9 @@ from converters.hub_begun import Begun
 from converters.hub_errors import HubError, ask
 from converters.hub_file import INCOMPLETE, RemoteFile, fetch
 from converters.hub_header import remote_header
+from converters.json_file import CONFIG_LIMIT
 from converters.safetensors_shards import (
+    INDEX_LIMIT,
     INDEX_NAME,
     SINGLE_NAME,
     Checkpoint,
@@ -31,14 +33,22 @@ from converters.safetensors_shards import (
     read_index,
 )
 from converters.store import CheckpointStore
+from converters.tokenizer import TOKENIZER_LIMIT
 from quant.block_types import BlockType
-from quant.errors import CoderError
+from quant.errors import CoderError, InputError
 from quant.ggml import Bytes
 
 SHARDS_ON_DISK = 2
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
-_OPTIONAL_FILES = ("chat_template.jinja",)
+_NEEDED_FILES = ("config.json", "tokenizer.json")
+_SMALL_FILES = {
+    "config.json": CONFIG_LIMIT,
+    "tokenizer.json": TOKENIZER_LIMIT,
+    "tokenizer_config.json": CONFIG_LIMIT,
+    "chat_template.jinja": CONFIG_LIMIT,
+    INDEX_NAME: INDEX_LIMIT,
+}
+"""And how many bytes each may have: what is larger would be refused when it is read."""
 
 
 def is_repo_id(source: str) -> bool:
@@ -91,8 +101,8 @@ def open_model(repo: str, revision: str | None, folder: Path) -> HubModel:
     """Look a model up, fetch its small files into `folder`, and read the headers of its shards.
 
     Raises:
-        HubError: no such model or revision, no access to it, or no connection.
-        InputError: its files are damaged; see `safetensors_shards`.
+        HubError: no such model or revision, no access to it, no connection, or a file that is too large.
+        InputError: its files are damaged, see `safetensors_shards`; or `folder` cannot be made.
     """
     from huggingface_hub import HfApi  # imported late: it costs start-up time that local conversions need not pay
 
@@ -100,12 +110,19 @@ def open_model(repo: str, revision: str | None, folder: Path) -> HubModel:
     commit = str(info.sha)
     files = remote_files(repo, info)
     names = set(files)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (*_SMALL_FILES, *_OPTIONAL_FILES, INDEX_NAME):
+    for name, limit in _SMALL_FILES.items():
+        if name not in names and name in _NEEDED_FILES:
+            raise HubError(f"{repo} has no {name}")
+        if name in names and (files[name].size or 0) > limit:
+            has = f"{files[name].size} bytes, more than the {limit} bytes"
+            raise HubError(f"{name} of {repo} has {has} that such a file may have")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"cannot make {folder}: {e.strerror or e}", hint="choose another place or name") from None
+    for name in _SMALL_FILES:
         if name in names:
             _download(repo, name, commit, folder)
-        elif name in _SMALL_FILES[:2]:
-            raise HubError(f"{repo} has no {name}")
     if INDEX_NAME in names:
         weight_map = read_index(folder / INDEX_NAME)
         shards = sorted(set(weight_map.values()))

@@ -5,6 +5,7 @@ has been converted is of the first one, which is written into the file: the run 
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Begun:
 
 def begun(folder: Path, repo: str, asked: str | None) -> Begun | None:
     """What an interrupted run in `folder` began with, if `repo` and the revision that is asked for are its own."""
-    if not (folder / NAME).exists():
+    if not os.path.exists(folder / NAME):
         return None
     try:
         found: dict[str, Any] = read_json_object(folder / NAME)

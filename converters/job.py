@@ -1,6 +1,7 @@
 """A conversion from end to end: the source is opened and the plan made; `writer.carry_out` does the rest."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ def plan_source(source: Path, destination: Path, options: Options, *, only_look:
         InputError: the source or the options cannot be used; what and why is said.
     """
     check_options(options)
-    if not source.exists():
+    if not os.path.exists(source):  # it says so of a name that is too long, too
         raise InputError(f"{source} does not exist", hint="give a checkpoint folder, a GGUF file or a Hub repo id")
     if only_look and source.suffix == ".json":
         return plan_shapes(source, destination, options)
@@ -94,7 +95,7 @@ def plan_source(source: Path, destination: Path, options: Options, *, only_look:
         )
     if source.suffix == ".safetensors":
         raise InputError(f"{source} is one shard", hint="give its folder")
-    if destination.exists() and destination.samefile(source):
+    if os.path.exists(destination) and destination.samefile(source):
         raise InputError(f"{destination} is the source itself", hint="choose another name")
     return plan_gguf(source, destination, options)
 
@@ -106,7 +107,7 @@ def plan_folder(folder: Path, destination: Path, options: Options) -> Job:
     shards = sorted({t.shard for t in checkpoint.tensors.values()})
     sources = SourceFiles(folder, shards)
     paths = [(folder / s, 8 + len(read_shard_header(folder / s))) for s in shards]
-    store, name = CheckpointStore(checkpoint, sources), folder.resolve().name
+    store, name = CheckpointStore(checkpoint, sources), _utf8(folder.resolve().name)
     return _watched(_plan_checkpoint(checkpoint, store, fingerprint_files(paths), name, destination, options), sources)
 
 
@@ -132,7 +133,7 @@ def plan_hub(
         raise InputError(f"{destination.parent} is not a folder", hint="make it first")
     download = destination.with_name(destination.name + ".download")
     folder = destination.with_name(destination.name + ".look") if only_look else download
-    new = only_look or not folder.exists()
+    new = only_look or not os.path.exists(folder)
     earlier = None if fresh else begun(download, repo, revision)
     try:
         model = _open(earlier, folder) if earlier else open_model(repo, revision, folder)
@@ -154,6 +155,17 @@ def _open(earlier: Begun, folder: Path) -> HubModel:
         return open_model(earlier.repo, earlier.revision, folder)
     except HubError as error:
         raise earlier.gone(error) from error.__cause__
+
+
+def _utf8(name: str) -> str:
+    """A file's name, which will be written into the output. Raises InputError where it is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the name {name!r:.300} is not UTF-8, so that no file can hold it", hint="rename it"
+        ) from None
+    return name
 
 
 def _plan_checkpoint(
@@ -267,7 +279,7 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
     metadata |= provenance(
         label,
         fingerprint_files(paths),
-        source=path.name,
+        source=_utf8(path.name),
         experts=(options.experts or "").upper(),
         imatrix=imatrix.digest if imatrix else "",
     )
@@ -303,6 +315,8 @@ def closing(job: Job) -> Iterator[Job]:
         job.store.close()
 
 
+MOST_BYTES = 10**18
+"""More than any file system holds."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 
 
@@ -313,7 +327,7 @@ def parse_size(size: str) -> int:
         InputError: not a size, or less than a megabyte.
     """
     found = _SIZE.fullmatch(size.strip())
-    value = int(float(found.group(1)) * 1000 ** " KMGT".index(found.group(2).upper() or " ")) if found else 0
-    if value < 1_000_000:
-        raise InputError(f"{size!r} is not a size of at least 1M", hint="for example 4G")
-    return value
+    value = float(found.group(1)) * 1000 ** " KMGT".index(found.group(2).upper() or " ") if found else 0.0
+    if not 1e6 <= value < MOST_BYTES:
+        raise InputError(f"{size!r:.80} is not a size from 1M to {MOST_BYTES // 10**12}T", hint="for example 4G")
+    return int(value)

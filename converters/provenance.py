@@ -32,7 +32,7 @@ def fingerprint_files(files: Iterable[tuple[Path, int]]) -> str:
     h = hashlib.sha256()
     for path, header_bytes in files:
         size = path.stat().st_size
-        h.update(f"{path.name} {size} ".encode())
+        h.update(f"{path.name} {size} ".encode(errors="surrogateescape"))
         with open(path, "rb") as f:
             h.update(f.read(header_bytes))
             for i in range(SAMPLES):

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from typer.testing import CliRunner, Result
 
 from cli import pulling
 from cli.convert import convert as command
+from coderv2_local.pulling import ready
+from coderv2_local.pulling.wanted import Wanted
+from coderv2_local.registry import ReadyFile
 from converters import hub as hub_module
 from converters import hub_file, writer
 from converters.gguf_header import read_header
@@ -23,6 +27,7 @@ from converters.hub_file import RemoteFile
 from converters.job import Job, Options, closing, plan_hub, plan_source
 from converters.provenance import SAMPLE_BYTES, SAMPLES
 from converters.safetensors_shards import read_shard_header
+from converters.tokenizer import TOKENIZER_LIMIT
 from quant.errors import CoderError, InputError
 from quant.ggml import Bytes
 
@@ -299,3 +304,49 @@ def test_a_copied_checkpoint_gives_the_same_bytes(checkpoint: Path, tmp_path: Pa
     shutil.copytree(checkpoint, copy, copy_function=shutil.copyfile)
     one, other = (convert(folder, tmp_path / f"{n}.gguf", "bf16") for n, folder in enumerate((checkpoint, copy)))
     assert one.read_bytes() == other.read_bytes()
+
+
+# --- sources that cannot be used -----------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_too_large_is_not_fetched(hub: Hub) -> None:
+    hub.faults.said["tokenizer.json"] = TOKENIZER_LIMIT + 1, ""
+    with pytest.raises(HubError, match=rf"tokenizer\.json of .* has {TOKENIZER_LIMIT + 1} bytes"):
+        plan_hub(REPO, None, hub.work / "x.gguf", Options("q8_0"))
+    assert names(hub.work) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are not bytes there")
+@pytest.mark.parametrize("place", ["folder", "shard", "file"])
+def test_a_name_that_is_not_utf8(tmp_path: Path, place: str) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    source = write_checkpoint(tmp_path / (name if place == "folder" else "in"), n_shards=1)
+    if place == "shard":
+        (source / "model.safetensors.index.json").unlink()
+        shards(source)[0].rename(source / f"{name}.safetensors")
+        assert run(source, tmp_path / "x.gguf", "-q", "bf16").exit_code == 0
+        return
+    if place == "file":
+        source = convert(source, tmp_path / "x.gguf", "bf16").rename(tmp_path / f"{name}.gguf")
+    refused = run(source, tmp_path / "y.gguf", "-q", "q8_0").exception
+    assert isinstance(refused, InputError)
+    assert "not UTF-8" in refused.message
+    refused.message.encode()
+
+
+def test_a_name_that_is_too_long(hub: Hub) -> None:
+    for arguments in (["x" * 300], ["x" * 300, "y.gguf"], ["x" * 300 + ".gguf"], [REPO, "y" * 300 + ".gguf"]):
+        assert isinstance(run(*arguments).exception, InputError)
+    assert names(hub.work) == []
+
+
+def test_a_size_of_400_digits(tmp_path: Path) -> None:
+    refused = run(tmp_path, tmp_path / "x.gguf", "--split-size", "9" * 400).exception
+    assert isinstance(refused, InputError)
+    assert len(refused.message) < 200
+
+
+def test_a_ready_file_that_is_part_1_of_none(hub: Hub) -> None:
+    wanted = Wanted("mine", REPO, "q8_0", ReadyFile(REPO, "m-00001-of-00000.gguf", "q8_0"))
+    with pytest.raises(HubError, match="part 1 of none"):
+        ready.parts_of(wanted, ready.look_up(REPO))

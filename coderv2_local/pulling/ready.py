@@ -46,6 +46,8 @@ def parts_of(wanted: Wanted, info: Any) -> list[RemoteFile]:
     files: Mapping[str, RemoteFile] = remote_files(wanted.repo, info)
     found = _PART.fullmatch(wanted.ready.file)
     count = int(found[2]) if found else 1
+    if count < 1:
+        raise HubError(f"{wanted.ready.file} calls itself part 1 of none", hint="no model's file has such a name")
     names = [f"{found[1]}-{n:05d}-of-{found[2]}.gguf" for n in range(1, count + 1)] if found else [wanted.ready.file]
     for name in names:
         if name not in files:
