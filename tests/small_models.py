@@ -241,8 +241,8 @@ def _write_metadata(w: gguf.GGUFWriter, c: ModelConfig, checkpoint: Path, split_
     w.add_tokenizer_pre("deepseek-llm")
     tokens = _tokens(c, checkpoint)
     w.add_token_list(tokens)
-    w.add_token_types([gguf.TokenType.NORMAL] * len(tokens))
-    w.add_token_merges(["a b"])
+    w.add_token_types(_token_types(tokens, checkpoint))
+    w.add_token_merges(_merges(checkpoint))
     w.add_bos_token_id(c.bos_token_id)
     w.add_eos_token_id(c.eos_token_id)
 
@@ -257,6 +257,26 @@ def _tokens(c: ModelConfig, checkpoint: Path) -> list[str]:
     by_id = {i: t for t, i in tokenizer["model"]["vocab"].items()}
     by_id |= {t["id"]: t["content"] for t in tokenizer["added_tokens"]}
     return [by_id.get(i, f"[PAD{i}]") for i in range(c.vocab_size)]
+
+
+def _token_types(tokens: list[str], checkpoint: Path) -> list[gguf.TokenType]:
+    """All normal where the checkpoint has no tokenizer of its own; else as llama.cpp's converter has them."""
+    kind = gguf.TokenType
+    if not (checkpoint / "tokenizer.json").exists():
+        return [kind.NORMAL] * len(tokens)
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
+    types = dict.fromkeys(tokenizer["model"]["vocab"].values(), kind.NORMAL)
+    for t in tokenizer["added_tokens"]:
+        special = t.get("special") or (t["content"][:2], t["content"][-2:]) in (("<|", "|>"), ("<｜", "｜>"))
+        types[t["id"]] = kind.CONTROL if special else kind.USER_DEFINED
+    return [types.get(i, kind.UNUSED) for i in range(len(tokens))]
+
+
+def _merges(checkpoint: Path) -> list[str]:
+    if not (checkpoint / "tokenizer.json").exists():
+        return ["a b"]
+    model = json.loads((checkpoint / "tokenizer.json").read_text())["model"]
+    return [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or [["a", "b"]]]
 
 
 def patch_tensor(path: Path, name: str, values: np.ndarray) -> None:

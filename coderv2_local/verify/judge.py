@@ -14,6 +14,7 @@ from converters.expert_groups import Grouping, fits, grouping, grouping_of
 from converters.gguf_config import config_of
 from converters.gguf_header import GgufHeader
 from converters.gguf_model import GgufModel, open_gguf
+from converters.tokenizer import TokenizerError
 from quant.errors import InputError, VerdictError
 
 from ..reference.model import checked_ids, forward
@@ -26,6 +27,7 @@ from .steps import step_differences
 from .structure import problems
 from .tensors import compare_tensors
 from .thresholds import threshold, with_bounds
+from .tokenizer_settings import tokenizer_against
 from .verdict import Verdict, reasons
 
 Side = Literal["engine", "reference"]
@@ -88,10 +90,16 @@ def verify(
     own = GgufSource(file)
     source: Source = own if against is None else open_source(against, known_groups(file))
     settings: list[str] = []
+    notes: list[str] = []
     tensors = None
     if against is not None:
         check_vocabulary(config, source.config, own.tokens(), source.tokens())
         settings = settings_against(config, source.config, header)
+        try:
+            wrong, notes = tokenizer_against(header.metadata, source.tokenizer())
+            settings += wrong
+        except TokenizerError as error:
+            notes = [f"the tokenizers are not compared: {error.message}"]
         tensors = compare_tensors(
             file, source, threads=threads or 1, on_progress=lambda a, b: tell("comparing tensors", a, b)
         )
@@ -133,7 +141,7 @@ def verify(
         steps=steps,
         settings=settings,
         tensors=tensors,
-        remarks=remarks(header) + unseen(len(steps), config),
+        remarks=remarks(header) + notes + unseen(len(steps), config),
         reasons=reasons(measured, bound, settings, tensors, broken_rules(stages, source.config), steps),
     )
 

@@ -8,7 +8,7 @@ from converters.expert_groups import grouping, grouping_of
 from converters.gguf_header import GgufHeader
 from quant.errors import InputError
 
-_NOT_COMPARED = {"max_context", "bos_token_id", "eos_token_id", "yarn", "topk_method", "n_groups", "n_groups_used"}
+_NOT_COMPARED = {"yarn", "topk_method", "n_groups", "n_groups_used"}
 _WORDS = {
     "n_layers": "the number of layers",
     "hidden_size": "the width",
@@ -24,6 +24,9 @@ _WORDS = {
     "mscale_all_dim": "YaRN's multiplier",
     "original_context": "YaRN's original context",
     "factor": "YaRN's factor",
+    "max_context": "the longest context",
+    "bos_token_id": "the id of BOS",
+    "eos_token_id": "the id of EOS",
 }
 
 

@@ -1,8 +1,8 @@
 """What a GGUF is compared with: the checkpoint it was made from, another GGUF, or itself dequantized."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,10 @@ from converters.expert_groups import Grouping, fits, grouping, with_grouping
 from converters.gguf_config import config_of
 from converters.gguf_model import GgufModel, open_gguf
 from converters.json_file import read_json_object
+from converters.metadata import tokenizer_keys
 from converters.safetensors_shards import Checkpoint
 from converters.tensor_table import Part, check_checkpoint, tensor_table
-from converters.tokenizer import TOKENIZER_LIMIT
+from converters.tokenizer import TOKENIZER_LIMIT, read_tokenizer
 from quant.block_types import block_type
 from quant.errors import InputError
 
@@ -44,6 +45,13 @@ class Source(Protocol):
 
     def tokens(self) -> list[str | None]:
         """The vocabulary, by id; None for ids that the source gives no text, [] if it has no vocabulary."""
+
+    def tokenizer(self) -> Mapping[str, Any]:
+        """The keys that a GGUF of this should have for its tokenizer; {} if it has none.
+
+        Raises:
+            TokenizerError: it cannot be used.
+        """
 
 
 class CheckpointSource:
@@ -79,6 +87,13 @@ class CheckpointSource:
         )
         by_id = {i: text for text, i in pairs if type(i) is int and isinstance(text, str)}
         return [by_id.get(i) for i in range(self.config.vocab_size)]
+
+    def tokenizer(self) -> Mapping[str, Any]:
+        """See :class:`Source`."""
+        folder = self._checkpoint.folder
+        if not (folder / "tokenizer.json").exists():
+            return {}
+        return {key: value.value for key, value in tokenizer_keys(read_tokenizer(folder, self.config)).items()}
 
 
 class GgufSource:
@@ -144,6 +159,10 @@ class GgufSource:
         """See :class:`Source`."""
         found = self.model.metadata.get("tokenizer.ggml.tokens")
         return list(found) if isinstance(found, list) else []
+
+    def tokenizer(self) -> Mapping[str, Any]:
+        """See :class:`Source`."""
+        return self.model.metadata
 
 
 def _turned(read: Callable[[Part, int, int], Floats], part: Part, first: int, rows: int | None) -> Floats:
