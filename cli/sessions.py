@@ -65,7 +65,7 @@ def sessions_table(store: "Sessions", current: str = "", width: int | None = Non
     names = [info.name + (" *" if info.name == current else "") for info in infos]
     models = [printable(info.model).removeprefix("http://") for info in infos]
     room = (width or Console().width) - OTHERS - max(map(len, names), default=0) - QUESTION_LEAST
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), expand=True)
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), expand=(width or 0) < WIDE)
     for heading in ("session", "last used", "turns", "model", "first question"):
         if heading != "model":
             ratio = 1 if heading == "first question" else None

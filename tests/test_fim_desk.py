@@ -1,6 +1,7 @@
 """Filling in by hand: what is written and taken back there, and what is said where there is nothing."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from fim_source import SOURCE, source
@@ -69,6 +70,7 @@ def test_undo_goes_back_to_where_the_suggestion_was_asked_for(make, source):
     desk = make(max_tokens=8)
     desk.obey(f"open {source}:3")
     asked = desk.target
+    desk.filling = replace(desk.filling, text="a\nb\nc\n")
     desk.obey("a")
     assert desk.target != asked
     desk.obey("u")

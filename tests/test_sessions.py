@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.sessions import sessions_table
+from cli.sessions import WIDE, sessions_table
 from coderv2_local.sessions.markdown import as_markdown
 from coderv2_local.sessions.store import Sessions
 from quant.errors import CoderError, InputError
@@ -105,7 +105,7 @@ def test_one_session_is_written_by_one_process(sessions):
     sessions.open(session.name)[0].close()
 
 
-@pytest.mark.parametrize("columns", [80, 90, 200])
+@pytest.mark.parametrize("columns", [80, 90, WIDE])
 def test_the_list_shows_the_first_question_whatever_the_model_is_called(sessions, columns):
     address = "http://127.0.0.1:8123"
     session = sessions.new(address)
@@ -116,7 +116,8 @@ def test_the_list_shows_the_first_question_whatever_the_model_is_called(sessions
     row = out.file.getvalue().splitlines()[1]
     assert session.name in row
     assert "Write a parser," in row
-    assert ("127.0.0.1:8123" in row) == (columns == 200)
+    assert len(row) <= min(columns, 120), "no spaces to the end of what is no screen"
+    assert ("127.0.0.1:8123" in row) == (columns == WIDE)
 
 
 def test_renaming(sessions):

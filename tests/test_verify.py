@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from io import StringIO
 
 import numpy as np
@@ -294,10 +295,11 @@ def test_raw_logits_of_both_sides(tmp_path, full, run):
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_its_lines_break_at_words_on_a_terminal_and_nowhere_else(tmp_path, lite, monkeypatch, is_terminal):
     verdict = check(write_gguf(lite, tmp_path / "m.gguf"))
-    out = Console(file=StringIO(), force_terminal=is_terminal, color_system=None, width=80, highlight=False)
-    monkeypatch.setattr(verify_report, "Console", lambda **_: out)
+    out = StringIO()
+    console = partial(Console, file=out, force_terminal=is_terminal, color_system=None, width=80)
+    monkeypatch.setattr(verify_report, "Console", console)
     verify_report.show(dataclasses.replace(verdict, remarks=["word " * 30]))
-    rows = [row for row in out.file.getvalue().splitlines() if "word word" in row]
+    rows = [row for row in out.getvalue().splitlines() if "word word" in row]
     assert len(rows) == (2 if is_terminal else 1)
     assert all(set(row.split()) <= {"note:", "word"} for row in rows)
 
