@@ -1,16 +1,15 @@
 """What a conversion keeps of its work when the disk, the source or another process fails it, and what it believes."""
 
 import errno
-import hashlib
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from checkpoints import LITE, convert, random_tensors, shard_up, write_checkpoint, write_shards
+from checkpoints import write_checkpoint
+from interrupted_runs import interrupt, plan_of, run, sha, whole
 
 from converters import journal as journal_module
 from converters import output_files, workers, writer
@@ -18,7 +17,7 @@ from converters.hub import HubModel, HubStore
 from converters.job import Options, closing, plan_source
 from converters.journal import Busy, Journal
 from converters.output_files import OutputFiles
-from converters.plan import OutputFile, Plan
+from converters.plan import OutputFile
 from converters.safetensors_shards import Checkpoint
 from quant.errors import CoderError, InputError
 
@@ -35,48 +34,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody pulls the plug here: syncing would only take time."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
-
-
-def plan_of(source: Path, destination: Path, recipe: str = "q8_0", split: int | None = None) -> Plan:
-    with closing(plan_source(source, destination, Options(recipe, split_bytes=split))) as job:
-        return job.plan
-
-
-def run(
-    source: Path,
-    destination: Path,
-    *,
-    recipe: str = "q8_0",
-    split: int | None = None,
-    stop_after: int = 0,
-    **more: bool,
-) -> tuple[bool, list[int]]:
-    """Convert with one thread; with `stop_after`, Ctrl-C after so many pieces. Was it resumed; what was reported?"""
-    reported: list[int] = []
-
-    def report(count: int) -> None:
-        reported.append(count)
-        if len(reported) == stop_after:
-            raise KeyboardInterrupt
-
-    with closing(plan_source(source, destination, Options(recipe, split_bytes=split))) as job:
-        return writer.carry_out(job.plan, job.store, threads=1, report=report, **more), reported
-
-
-def interrupt(source: Path, destination: Path, *, split: int | None = None, recipe: str = "q8_0", **more: bool) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(source, destination, split=split, recipe=recipe, stop_after=20, **more)
-
-
-def sha(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
-def whole(source: Path, folder: Path, split: int | None = None) -> dict[str, str]:
-    """What a run without faults leaves."""
-    folder.mkdir()
-    run(source, folder / "x.gguf", split=split)
-    return sha(folder)
 
 
 class LosingDisk:
@@ -351,66 +308,6 @@ def test_a_number_cut_short_is_not_believed_two_runs_later(tmp_path: Path) -> No
     assert not fourth.resumed
     assert not fourth.foreign
     fourth.close(remove=True)
-
-
-@pytest.fixture
-def damaged(tmp_path: Path) -> Path:
-    """A checkpoint with one NaN, in the last of its shards."""
-    folder, tensors = write_checkpoint(tmp_path / "damaged"), random_tensors(LITE)
-    tensors[list(tensors)[-1]].flat[5] = np.nan
-    write_shards(folder, shard_up(tensors))
-    return folder
-
-
-def test_a_nan_near_the_end_costs_one_shard(damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "SYNC_SECONDS", -1.0)  # each piece is noted when it is seen
-    (tmp_path / "whole").mkdir()
-    expected = convert(damaged, tmp_path / "whole" / "x.gguf", "q8_0", allow_nonfinite=True).read_bytes()
-    with pytest.raises(InputError, match="NaN"):
-        run(damaged, tmp_path / "x.gguf")
-    assert (tmp_path / "x.gguf.partial").exists()
-    plan, checkpoint = plan_of(damaged, tmp_path / "x.gguf"), Checkpoint.open(damaged)
-    journal = Journal(writer.journal_path(plan), plan.digest, len(plan.pieces))
-    pieces = [plan.pieces[n] for n in journal.done]
-    journal.close(remove=False)
-    shards = {checkpoint.tensors[plan.tensors[p.tensor].wanted.parts[p.part].stored].shard for p in pieces}
-    last = max(t.shard for t in checkpoint.tensors.values())
-    assert shards == {t.shard for t in checkpoint.tensors.values()} - {last}
-    with pytest.raises(InputError, match="NaN"):
-        run(damaged, tmp_path / "x.gguf")
-    resumed, reported = run(damaged, tmp_path / "x.gguf", allow_nonfinite=True)
-    assert resumed
-    assert reported[0] > sum(t.info.nbytes for t in plan.tensors) / 3
-    assert (tmp_path / "x.gguf").read_bytes() == expected
-
-
-def test_a_nan_in_the_only_file_costs_nothing_that_was_noted(
-    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "SYNC_SECONDS", -1.0)
-    f32 = convert(damaged, tmp_path / "f32.gguf", "f32", allow_nonfinite=True)
-    with pytest.raises(InputError, match="NaN"):
-        run(f32, tmp_path / "x.gguf")
-    os.utime(f32)  # it may have been repaired: then all that came from it is in doubt
-    with pytest.raises(InputError, match="was changed after"):
-        run(f32, tmp_path / "x.gguf")
-    run(f32, tmp_path / "y.gguf", allow_nonfinite=True)
-    with pytest.raises(InputError, match="NaN"):
-        run(f32, tmp_path / "z.gguf")
-    resumed, reported = run(f32, tmp_path / "z.gguf", allow_nonfinite=True)
-    assert resumed
-    assert reported[0] > sum(t.info.nbytes for t in plan_of(f32, tmp_path / "z.gguf").tensors) / 2
-    assert (tmp_path / "z.gguf").read_bytes() == (tmp_path / "y.gguf").read_bytes()
-
-
-def test_unchecked_weights_are_not_slipped_into_a_checked_run(source: Path, tmp_path: Path) -> None:
-    interrupt(source, tmp_path / "x.gguf", allow_nonfinite=True)
-    before = sha(tmp_path)
-    with pytest.raises(InputError, match="--allow-nonfinite") as caught:
-        run(source, tmp_path / "x.gguf")
-    assert "--fresh" in caught.value.hint
-    assert sha(tmp_path) == before
-    assert run(source, tmp_path / "x.gguf", allow_nonfinite=True)[0]
 
 
 def test_a_folder_in_the_way_is_refused_before_any_work(source: Path, tmp_path: Path) -> None:
