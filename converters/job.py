@@ -17,6 +17,7 @@ from converters.hub_errors import HubError
 from converters.imatrix import Imatrix
 from converters.json_file import read_json_object
 from converters.metadata import ARCHITECTURE, Metadata, architecture_keys, text, tokenizer_keys, u32
+from converters.own_source import refuse_own_source
 from converters.plan import Plan, make_plan
 from converters.provenance import fingerprint_files, provenance
 from converters.safetensors_shards import Checkpoint, read_shard_header
@@ -108,7 +109,10 @@ def plan_folder(folder: Path, destination: Path, options: Options) -> Job:
     sources = SourceFiles(folder, shards)
     paths = [(folder / s, 8 + len(read_shard_header(folder / s))) for s in shards]
     store, name = CheckpointStore(checkpoint, sources), _utf8(folder.resolve().name)
-    return _watched(_plan_checkpoint(checkpoint, store, fingerprint_files(paths), name, destination, options), sources)
+    job = _plan_checkpoint(checkpoint, store, fingerprint_files(paths), name, destination, options)
+    # what an earlier conversion wrote there may be replaced
+    refuse_own_source(job.plan, (path for path in folder.iterdir() if path.suffix != ".gguf"))
+    return _watched(job, sources)
 
 
 def plan_hub(
@@ -296,6 +300,7 @@ def plan_gguf(path: Path, destination: Path, options: Options) -> Job:
         split_bytes=options.split_bytes,
         notices=[*changes, *remarks, *types.notices],
     )
+    refuse_own_source(plan, (sources.folder / name for name in sources.states))
     return _watched(Job(plan, store), sources)
 
 
