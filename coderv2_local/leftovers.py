@@ -9,6 +9,8 @@ from quant.recipes import RECIPES
 
 ENDINGS = (".gguf.partial", ".gguf.journal", ".gguf.download", ".download", ".gguf")
 """After a model's key. A whole file is left over where only its entry is lost."""
+_PART = r"(?:-\d{5}-of-\d{5})?"
+"""Before the last of them: a part of a model in several files."""
 UNKNOWN_TYPE = "file"
 """In place of a recipe: a ready file whose name does not say its types."""
 
@@ -18,7 +20,7 @@ def leftovers(name: str) -> list[Path]:
     wanted, _, recipe = name.partition(":")
     claimed = {p for entry in installed() for p in entry.paths}
     middle = re.escape(recipe) if recipe else "|".join(map(re.escape, sorted({*RECIPES, UNKNOWN_TYPE})))
-    pattern = re.compile(rf"{re.escape(wanted)}-(?:{middle})(?:{'|'.join(map(re.escape, ENDINGS))})")
+    pattern = re.compile(rf"{re.escape(wanted)}-(?:{middle})(?:{'|'.join(map(re.escape, ENDINGS))}|{_PART}\.gguf)")
     with suppress(OSError):
         return sorted(p for p in folder().iterdir() if pattern.fullmatch(p.name) and p not in claimed)
     return []
@@ -26,7 +28,8 @@ def leftovers(name: str) -> list[Path]:
 
 def key_of_leftover(path: Path) -> str:
     """The key of the model that it was to become."""
-    return next(path.name.removesuffix(end) for end in ENDINGS if path.name.endswith(end))
+    stem = next(path.name.removesuffix(end) for end in ENDINGS if path.name.endswith(end))
+    return re.sub(f"{_PART}$", "", stem)
 
 
 def begun(name: str) -> list[str]:

@@ -61,7 +61,7 @@ def fetch(file: RemoteFile, folder: Path, report: Report = lambda here: None) ->
     for old in folder.glob(f"{glob.escape(file.local_name)}.*{INCOMPLETE}"):
         if old != partial:
             old.unlink(missing_ok=True)  # of another commit
-    if final.exists() and _is_right(file, final):
+    if final.exists() and is_right(file, final):
         report(final.stat().st_size)
         return final
     _fill(file, partial, report)
@@ -159,7 +159,8 @@ def _fill(file: RemoteFile, partial: Path, report: Report) -> None:
             raise said from error
 
 
-def _is_right(file: RemoteFile, path: Path) -> bool:
+def is_right(file: RemoteFile, path: Path) -> bool:
+    """Does `path` hold the file, by what the Hub says of its size and its SHA-256?"""
     if file.size is not None and path.stat().st_size != file.size:
         return False
     return not file.sha256 or sha256_of(path) == file.sha256

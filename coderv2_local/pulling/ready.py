@@ -1,5 +1,6 @@
 """A GGUF file that somebody has published: its parts found, fetched, looked at, and entered under the user's name."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from coderv2_local.pulling.nearest import nearest
 from coderv2_local.pulling.wanted import Wanted
 from converters.hub import remote_files
 from converters.hub_errors import HubError, ask
-from converters.hub_file import RemoteFile, bytes_here, fetch
+from converters.hub_file import RemoteFile, bytes_here, fetch, is_right
 from quant.errors import CoderError, InputError
 
 _PART = re.compile(r"(.+)-00001-of-(\d{5})\.gguf")
@@ -81,10 +82,11 @@ def get(wanted: Wanted, parts: list[RemoteFile], report: Report) -> Installed:
 
     Raises:
         HubError: they cannot be had, or are damaged; what can be gone on with stays.
-        InputError: they are no model that this program runs; nothing of them stays.
+        InputError: they are no model that this program runs; nothing of them stays. Or another file is in their place.
         CoderError: they cannot be written.
     """
     wanted.download.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _take_back(wanted, parts)
     before, paths = 0, []
     for part in parts:
         start = before
@@ -99,10 +101,34 @@ def get(wanted: Wanted, parts: list[RemoteFile], report: Report) -> Installed:
         raise
     names: list[str] = []
     for path in reversed(paths):  # the first part, which is what is loaded, last
-        ending = _PART_ENDING.search(path.name) if len(paths) > 1 else None
-        names.insert(0, f"{wanted.key}{ending[1] if ending else ''}.gguf")
+        names.insert(0, _name_here(wanted, path.name, len(paths)))
         path.replace(installed.folder() / names[0])
     shutil.rmtree(wanted.download, ignore_errors=True)
     entry = replace(entry, files=tuple(names))
     installed.write(entry)
     return entry
+
+
+def _name_here(wanted: Wanted, name: str, count: int) -> str:
+    """What one of `count` parts is called once it has its place."""
+    ending = _PART_ENDING.search(name) if count > 1 else None
+    return f"{wanted.key}{ending[1] if ending else ''}.gguf"
+
+
+def _take_back(wanted: Wanted, parts: list[RemoteFile]) -> None:
+    """Fetch nothing twice that a pull gave its place just before it was killed, and replace nothing else.
+
+    Raises:
+        InputError: a file that belongs to no entry is in the place of a part, and is not it.
+    """
+    claimed = {path for entry in installed.installed() for path in entry.paths}
+    for part in parts:
+        path = installed.folder() / _name_here(wanted, part.local_name, len(parts))
+        if path in claimed or not os.path.lexists(path):
+            continue
+        if not (part.sha256 and path.is_file() and is_right(part, path)):
+            raise InputError(
+                f"{path} exists, and is not what `coder pull` would put there",
+                hint=f"`coder rm {wanted.name}:{wanted.recipe}` removes it; then pull again",
+            )
+        path.replace(wanted.download / part.local_name)
