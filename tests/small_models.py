@@ -139,12 +139,18 @@ def write_gguf(
     split_mla: bool = True,
     group_keys: bool = True,
     fused_experts: bool = False,
+    special_tokens: bool = True,
     matrices: str = "F32",
 ) -> Path:
-    """Write the GGUF of a checkpoint; `matrices` is the type of all matrices but the router."""
+    """Write the GGUF of a checkpoint; `matrices` is the type of all matrices but the router.
+
+    Without `special_tokens` all tokens are normal ones, as in some files of 2024.
+    """
     c, source = read_config(checkpoint), Checkpoint.open(checkpoint)
     w = gguf.GGUFWriter(path, "deepseek2")
     _write_metadata(w, c, checkpoint, split_mla, group_keys)
+    tokens = _tokens(c, checkpoint)
+    w.add_token_types(_token_types(tokens, checkpoint) if special_tokens else [gguf.TokenType.NORMAL] * len(tokens))
 
     def add(name: str, values: np.ndarray) -> None:
         kind = block_type(matrices if values.ndim > 1 and "gate_inp" not in name else "F32")
@@ -239,9 +245,7 @@ def _write_metadata(w: gguf.GGUFWriter, c: ModelConfig, checkpoint: Path, split_
         w.add_rope_scaling_yarn_log_mul(0.1 * c.yarn.mscale_all_dim)
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("deepseek-llm")
-    tokens = _tokens(c, checkpoint)
-    w.add_token_list(tokens)
-    w.add_token_types(_token_types(tokens, checkpoint))
+    w.add_token_list(_tokens(c, checkpoint))
     w.add_token_merges(_merges(checkpoint))
     w.add_bos_token_id(c.bos_token_id)
     w.add_eos_token_id(c.eos_token_id)

@@ -93,7 +93,7 @@ def test_only_the_split_tensor_is_touched(tmp_path: Path) -> None:
 
 def test_every_repair_is_made_and_listed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "in")
-    old = write_gguf(folder, tmp_path / "old.gguf", split_mla=False)
+    old = write_gguf(folder, tmp_path / "old.gguf", split_mla=False, special_tokens=False)
     patch_float(old, "deepseek2.rope.scaling.yarn_log_multiplier", 0.707)
     old.write_bytes(old.read_bytes().replace(b"deepseek-llm", b"deepseek-v33"))
     job = plan_source(old, tmp_path / "new.gguf", Options())
