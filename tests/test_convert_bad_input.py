@@ -1,7 +1,6 @@
 """Everything that can be wrong with a checkpoint is named, and nothing is left behind."""
 
 import json
-import os
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -261,14 +260,6 @@ def test_templates_with_odd_names_are_passed_over(tmp_path: Path) -> None:
     edit_settings(chat_template=named)(folder)
     metadata = read_header(convert(folder, tmp_path / "x.gguf", "q8_0")).metadata
     assert metadata["tokenizer.chat_template"] == "y"
-
-
-def test_a_folder_whose_name_is_not_utf8_is_converted(tmp_path: Path) -> None:
-    try:
-        folder = write_checkpoint(tmp_path / os.fsdecode(b"mod\xe8le"))
-    except OSError:
-        pytest.skip("this file system has UTF-8 names only")
-    assert read_header(convert(folder, tmp_path / "x.gguf", "q8_0")).metadata["general.name"] == "mod?le"
 
 
 def test_nonfinite_weights_are_converted_when_asked(tmp_path: Path) -> None:
