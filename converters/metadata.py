@@ -47,8 +47,8 @@ def f32(value: float) -> Value:
 
 
 def text(value: str) -> Value:
-    """A string; what UTF-8 cannot spell, a stray byte in a folder's name for one, becomes a question mark."""
-    return Value(value.encode("utf-8", "replace").decode("utf-8"), GGUFValueType.STRING)
+    """A string."""
+    return Value(value, GGUFValueType.STRING)
 
 
 def flag(value: bool) -> Value:
