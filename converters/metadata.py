@@ -122,6 +122,11 @@ def _rope_keys(c: ModelConfig) -> Metadata:
             f"config.json: mscale {y.mscale} and mscale_all_dim {y.mscale_all_dim} differ; GGUF has one key for both",
             hint="llama.cpp would scale attention wrongly and say nothing, so such a file is not written",
         )
+    if not y.mscale_all_dim:
+        raise ConfigError(
+            "config.json: an mscale of 0 leaves attention unscaled, which llama.cpp takes for a value that is missing",
+            hint="the published models have 0.707 or 1.0; without YaRN leave rope_scaling out",
+        )
     return {
         f"{a}.rope.scaling.type": text(RopeScalingType.YARN.value),
         f"{a}.rope.scaling.factor": f32(y.factor),

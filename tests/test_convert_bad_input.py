@@ -146,6 +146,10 @@ CASES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "fraction": (edit_config(kv_lora_rank=64.0), ("kv_lora_rank", "64.0")),
     "bool": (edit_config(num_attention_heads=True), ("num_attention_heads", "True")),
     "nan": (edit_config(rms_norm_eps=float("nan")), ("rms_norm_eps",)),
+    "mscale 0": (
+        edit_config(rope_scaling=LITE["rope_scaling"] | {"mscale": 0.0, "mscale_all_dim": 0.0}),
+        ("mscale of 0",),
+    ),
     "mscale": (edit_config(rope_scaling=LITE["rope_scaling"] | {"mscale": 1.0}), ("mscale", "0.707")),
     "rope type": (edit_config(rope_scaling={"type": "linear", "factor": 2}), ("linear",)),
     "groups": (edit_config(n_group=4), ("n_group", "6")),
