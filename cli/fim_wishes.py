@@ -1,12 +1,12 @@
 """What a user asked of `coder fim`, on the command line or in the settings, and what follows from it."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli.fim_backend import infill_backend
-from cli.options import loading_options
+from cli.options import loading_options, value_of_setting
 from coderv2_local.backend import Backend
 from coderv2_local.edits.refusal import EditRefused
 from coderv2_local.engine_errors import ContextFull
@@ -49,11 +49,13 @@ class FimWishes:
     force: bool = False
     server: bool = True
 
-    def backend(self, model: str | None, notify: Callable[[str], None]) -> AbstractContextManager[Backend]:
+    @contextmanager
+    def backend(self, model: str | None, notify: Callable[[str], None]) -> Iterator[Backend]:
         """What fills in. Raises as :func:`infill_backend`."""
         n_ctx = self.settings.get("fim.context", 0) if self.n_ctx is None else self.n_ctx
+        named = value_of_setting("fim.context", "--ctx") if self.n_ctx is None and n_ctx else nullcontext()
         load = load_wishes(self.settings, n_ctx=n_ctx, n_threads=self.threads)
-        return infill_backend(
+        answering = infill_backend(
             model,
             load,
             notify,
@@ -69,6 +71,8 @@ class FimWishes:
             # half of the time, so that enough is left where a server does not answer
             server_seconds=self.max_ms / 2000 if self.max_ms else None,
         )
+        with named, answering as backend:
+            yield backend
 
     def sampling(self, sample: int = 0) -> SamplingOptions:
         """Of the first suggestion, or of sample number `sample` beside it. Raises InputError for impossible values."""

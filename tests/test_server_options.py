@@ -61,3 +61,9 @@ def test_zero_on_the_command_line_goes_before_the_setting_in_chat(coder):
     whole = coder("chat", "-p", long, "-n", "2", "--ctx", "0")
     assert cut.returncode != 0
     assert (whole.returncode, whole.stderr) == (0, "")
+
+
+def test_a_setting_that_is_too_large_is_named_and_not_an_option_that_nobody_typed(coder):
+    assert coder("config", "fim.context", "999999").returncode == 0
+    assert_refused(coder("fim", "a.py:3"), "fim.context: ", "`coder config fim.context 2048`")
+    assert "--ctx 2048" in coder("fim", "a.py:3", "--ctx", "999999").stderr
