@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.chat_edits import tell_interrupted
-from cli.chat_session import model_of, pick
+from cli.chat_session import model_for, pick, set_system
 from cli.chat_wishes import Wishes
 from cli.repl import Repl
 from coderv2_local.home import home_folder
@@ -25,7 +25,7 @@ def begin(wishes: Wishes, model: str | None, files: Sequence[str], *, resume: bo
     attachments = wishes.attachments(files)
     sessions = Sessions(home_folder("sessions"))
     opened, events, notice = pick(sessions, resume=resume, name=session)
-    chosen = model_of(opened, wishes) if model is None and events else wishes.find(model)
+    chosen = model_for(opened, wishes, model, goes_on=bool(events))
     opened.model = chosen.reference
     screen = Console(stderr=True, highlight=False)
     repl = Repl(wishes.conversation(chosen), chosen, opened, sessions, wishes=wishes, screen=screen, answers=Console())
@@ -39,9 +39,7 @@ def begin(wishes: Wishes, model: str | None, files: Sequence[str], *, resume: bo
         repl.note(f"a new session (coder chat --resume: {last})")
     if notice:
         repl.note(notice, "yellow")
-    system = wishes.system if events else wishes.system_prompt()
-    if system is not None and system != repl.conversation.system:
-        repl.conversation.set_system(system)
+    set_system(repl.conversation, wishes, goes_on=bool(events))
     tell_interrupted(repl)
     for file in attachments:
         try:

@@ -25,20 +25,17 @@ def for_one_question(
     """
     if not resume and name is None:
         with closing(wishes.conversation(wishes.find(model))) as conversation:
-            if wishes.system_prompt():
-                conversation.set_system(wishes.system_prompt())
+            set_system(conversation, wishes, goes_on=False)
             yield conversation, ""
         return
     session, events, notice = pick(Sessions(home_folder("sessions")), resume=resume, name=name)
     with closing(session):
-        chosen = model_of(session, wishes) if model is None and events else wishes.find(model)
+        chosen = model_for(session, wishes, model, goes_on=bool(events))
         session.model = session.model or chosen.reference
         with closing(wishes.conversation(chosen)) as conversation:
             conversation.replay(events)
             conversation.journal = session.write
-            system = wishes.system if events else wishes.system_prompt()
-            if system is not None and system != conversation.system:
-                conversation.set_system(system)
+            set_system(conversation, wishes, goes_on=bool(events))
             yield conversation, notice
 
 
@@ -62,9 +59,24 @@ def pick(sessions: Sessions, *, resume: bool, name: str | None) -> tuple[Session
     return begun, [], ""
 
 
-def model_of(session: Session, wishes: Wishes) -> Model:
-    """The model that a session was begun with; where it is no longer there, the one that is used without a name."""
+def model_for(session: Session, wishes: Wishes, name: str | None, *, goes_on: bool) -> Model:
+    """The model that is named, or else that with which a session that goes on was begun.
+
+    Where that is no longer there, it is the one that is used without a name.
+
+    Raises:
+        InputError: an unknown model.
+    """
+    if name is not None or not goes_on:
+        return wishes.find(name)
     try:
         return wishes.find(session.model)
     except InputError:
         return wishes.find(None)
+
+
+def set_system(conversation: Conversation, wishes: Wishes, *, goes_on: bool) -> None:
+    """The system prompt that is asked for; one that goes on keeps its own, unless another was typed."""
+    system = wishes.system if goes_on else wishes.system_prompt()
+    if system is not None and system != conversation.system:
+        conversation.set_system(system)

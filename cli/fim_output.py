@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from cli.errors import remarks
+
 if TYPE_CHECKING:
     from coderv2_local.fim.fill import Filling
     from coderv2_local.fim.hole import Hole
@@ -89,13 +91,11 @@ def show_summary(filling: "Filling") -> None:
     """What it took, and what ended it."""
     from cli.fim_screen import summary
 
-    out = Console(stderr=True, highlight=False)
-    out.print(Text(summary(filling), "dim"), soft_wrap=not out.is_terminal)
+    remarks().print(Text(summary(filling), "dim"))
 
 
 def notice(text: str) -> None:
     """A remark on stderr, beside the data."""
     from coderv2_local.stream import printable
 
-    out = Console(stderr=True, highlight=False)
-    out.print(Text(printable(text), "yellow"), soft_wrap=not out.is_terminal)
+    remarks().print(Text(printable(text), "yellow"))

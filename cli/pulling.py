@@ -24,7 +24,7 @@ from coderv2_local.pulling.wanted import Wanted, resolve
 from coderv2_local.registry import LICENCES, known_models
 from coderv2_local.stream import printable
 from converters.gguf_header import read_header
-from converters.hub import SHARDS_ON_DISK, HubStore
+from converters.hub import HubStore
 from converters.job import DEFAULT_RECIPE, Options, closing, plan_hub
 from converters.store import Store
 from converters.writer import bytes_on_disk, carry_out, existing_output
@@ -154,8 +154,7 @@ def _build(wanted: Wanted, request: Request, screen: Console) -> Installed:
         if _is_there(job.plan, wanted):
             job.store.discard()
         else:
-            shards = min(SHARDS_ON_DISK, len(model.headers)) * model.shard_bytes
-            needed = max(0, plan.total_bytes - bytes_on_disk(plan)) + shards
+            needed = max(0, plan.total_bytes - bytes_on_disk(plan)) + model.bytes_at_once
             ready.check_room(destination.parent, needed, f"{wanted.name} as {wanted.recipe}")
             if job.begun:
                 screen.print(f"note: {job.begun.notice}")

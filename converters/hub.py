@@ -22,6 +22,7 @@ from converters.hub_errors import HubError, ask
 from converters.hub_file import INCOMPLETE, RemoteFile, fetch
 from converters.hub_header import remote_header
 from converters.json_file import CONFIG_LIMIT
+from converters.output_files import bytes_allocated
 from converters.safetensors_shards import (
     INDEX_LIMIT,
     INDEX_NAME,
@@ -79,6 +80,11 @@ class HubModel:
     def shard_bytes(self) -> int:
         """Bytes of the largest shard."""
         return max((t.end for t in self.checkpoint.tensors.values()), default=0)
+
+    @property
+    def bytes_at_once(self) -> int:
+        """Bytes that shards take up on the disk at most while they are converted."""
+        return min(SHARDS_ON_DISK, len(self.headers)) * self.shard_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -224,6 +230,11 @@ class HubStore:
         self._local.close()
         if self._new and not self._ready:
             drop_unused(self.model.folder)
+
+    def room(self) -> int:
+        """See `Store`: for the shards."""
+        here = sum(bytes_allocated(p) for p in self.model.folder.glob("*.safetensors*"))
+        return max(0, self.model.bytes_at_once - here)
 
     def status(self) -> str:
         """See `Store`: the shard that is on its way, and how much of it is here."""

@@ -19,6 +19,15 @@ def partial_path(file: OutputFile) -> Path:
     return file.path.with_name(file.path.name + ".partial")
 
 
+def bytes_allocated(path: Path) -> int:
+    """Bytes of a file that need no more room on the disk; 0 where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return min(status.st_size, getattr(status, "st_blocks", 0) * 512)
+
+
 class OutputFiles:
     """Written by many threads at once; a file is opened when a piece of it comes. Close it after use."""
 

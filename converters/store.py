@@ -41,6 +41,9 @@ class Store(Protocol):
     def discard(self) -> None:
         """Remove temporary files, once the output is complete."""
 
+    def room(self) -> int:
+        """Bytes that temporary files will take up at most, over what they take up now."""
+
     def status(self) -> str:
         """What the store is busy with, a few words for the screen, or ""."""
 
@@ -64,6 +67,10 @@ class Local:
 
     def discard(self) -> None:
         """See `Store`."""
+
+    def room(self) -> int:
+        """See `Store`."""
+        return 0
 
     def status(self) -> str:
         """See `Store`."""

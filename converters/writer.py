@@ -7,9 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from converters.hub import SHARDS_ON_DISK, HubStore
 from converters.journal import Busy, Journal
-from converters.output_files import OutputFiles, partial_path
+from converters.output_files import OutputFiles, bytes_allocated, partial_path
 from converters.plan import OutputFile, Plan
 from converters.produce import NonFiniteError, Producer
 from converters.store import Store
@@ -43,7 +42,7 @@ def journal_path(plan: Plan) -> Path:
 
 
 def check_room(plan: Plan, store: Store | None = None) -> None:
-    """Is there room for what is still to be written, and for the shards of a `store` on the Hub meanwhile?
+    """Is there room for what is still to be written, and for the temporary files of a `store` meanwhile?
 
     Raises:
         InputError: no such folder, or too little free space in it.
@@ -51,9 +50,10 @@ def check_room(plan: Plan, store: Store | None = None) -> None:
     folder = plan.files[0].path.parent
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", hint="make it first")
-    need, free = plan.total_bytes - bytes_on_disk(plan) + _shards_to_come(store), shutil.disk_usage(folder).free
+    shards, free = store.room() if store else 0, shutil.disk_usage(folder).free
+    need = plan.total_bytes - bytes_on_disk(plan) + shards
     if need > free:
-        what = "the output needs" if not isinstance(store, HubStore) else "the output and two shards need"
+        what = "the output and two shards need" if shards else "the output needs"
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB free, {what} {need / 1e9:.1f} GB more",
             hint="free some space or choose another folder",
@@ -66,7 +66,7 @@ def bytes_on_disk(plan: Plan) -> int:
     total = 0
     for f in plan.files:
         renamed = begun and not partial_path(f).exists() and _state(f.path, f) == "same"
-        total += f.size if renamed else _allocated(partial_path(f))
+        total += f.size if renamed else bytes_allocated(partial_path(f))
     return total
 
 
@@ -194,15 +194,6 @@ def _remove_partials(plan: Plan) -> None:
         partial_path(f).unlink(missing_ok=True)
 
 
-def _shards_to_come(store: Store | None) -> int:
-    """Bytes that shards on their way will take up at most, over what they take up now."""
-    if not isinstance(store, HubStore):
-        return 0
-    model = store.model
-    here = sum(_allocated(p) for p in model.folder.glob("*.safetensors*"))
-    return max(0, min(SHARDS_ON_DISK, len(model.headers)) * model.shard_bytes - here)
-
-
 def _done_bytes(plan: Plan, done: set[int]) -> int:
     total = 0
     for number in done:
@@ -224,11 +215,3 @@ def _state(path: Path, file: OutputFile) -> str:
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror or e}") from None
     return "same" if same else "other"
-
-
-def _allocated(path: Path) -> int:
-    try:
-        status = path.stat()
-    except OSError:
-        return 0
-    return min(status.st_size, getattr(status, "st_blocks", 0) * 512)

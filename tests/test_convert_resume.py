@@ -1,7 +1,6 @@
 """Interrupted conversions: killed at random moments, out of disk, stopped by Ctrl-C; each ends with the same bytes."""
 
 import errno
-import hashlib
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import LITE, convert, write_checkpoint
+from interrupted_runs import sha
 
 from converters import writer
 from converters.job import Options, plan_source
@@ -35,10 +35,6 @@ def start(source: Path, destination: Path, split: int = 0) -> "subprocess.Popen[
     command = [sys.executable, "-c", WORKER, str(source), str(destination), str(split)]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def sha(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import subprocess
 import forked_coder
 import pytest
 from conftest import ROOT, assert_refused
-
-SOURCE = 'def add(a, b):\n    """Return the sum of a and b."""\n\n\ndef other(a):\n    return a\n'
+from fim_source import SOURCE
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from fim_source import SOURCE
 from rich.console import Console
 
 from cli.fim_screen import MOST_CHARACTERS, MOST_LINES, in_place
 from coderv2_local.fim.hole import Hole
-
-SOURCE = 'def add(a, b):\n    """Return the sum of a and b."""\n\n\ndef other(a):\n    return a\n'
 
 
 def shown(text, *, colours=False):

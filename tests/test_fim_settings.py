@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from fim_source import SOURCE
 from serve_process import serving
 
-SOURCE = 'def add(a, b):\n    """Return the sum of a and b."""\n\n\ndef other(a):\n    return a\n'
 LONG = "".join(f"def function_{n}(a, b):\n    return a + b * {n}\n\n\n" for n in range(120))
 
 
